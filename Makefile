@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Postern: targets are listed by "make help".
+# Everything that is made lies under build/; VARIANT gives sanitizer builds a folder of their own.
+
+VERSION := 0.1.0
+VARIANT ?= release
+B := build/$(VARIANT)
+CC ?= gcc
+DESTDIR ?=
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+V ?= 0
+Q := $(if $(filter 1,$(V)),,@)
+FUZZ_SECONDS ?= 30
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+
+# ---- what is compiled, and how
+
+WARN := -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wstrict-prototypes \
+	-Wmissing-prototypes -Wvla -Wcast-qual -Wformat=2 -Wundef -Wimplicit-fallthrough \
+	-Wswitch-enum -Wwrite-strings -Wpointer-arith -Wcast-align -Wdouble-promotion \
+	-Wnull-dereference -Werror
+CFLAGS ?= -O2 -g
+HARDEN_release := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
+HARDEN_asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+HARDEN_tsan := -fsanitize=thread -fno-omit-frame-pointer
+HARDEN_fuzz := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined \
+	-fno-omit-frame-pointer
+LDHARDEN_release := -pie -Wl,-z,relro,-z,now
+LDHARDEN_asan := -fsanitize=address,undefined
+LDHARDEN_tsan := -fsanitize=thread
+LDHARDEN_fuzz := -fsanitize=address,undefined
+DEFINES := -I. -D_GNU_SOURCE -DPOSTERN_VERSION='"$(VERSION)"'
+ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS) $(HARDEN_$(VARIANT)) $(DEFINES) $(CPPFLAGS) -pthread
+ALL_LDFLAGS = $(LDHARDEN_$(VARIANT)) -pthread $(LDFLAGS)
+LIBS := -lssl -lcrypto -luring -lconfuse
+
+CORE_SRC := $(wildcard relay/base/*.c policy/*.c relay/net/*.c relay/smtp/*.c relay/mail/*.c) \
+	$(filter-out relay/main.c,$(wildcard relay/*.c))
+CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)
+UNIT_SRC := $(wildcard tests/unit/test_*.c)
+UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
+TOOL_SRC := $(wildcard tests/tools/*.c)
+TOOL_BIN := $(TOOL_SRC:tests/tools/%.c=$(B)/tools/%)
+E2E_SRC := $(wildcard tests/e2e/*.c)
+E2E_BIN := $(if $(E2E_SRC),$(B)/e2e/matrix)
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/fuzz/%)
+BENCH_SRC := $(wildcard bench/*.c)
+BENCH_BIN := $(BENCH_SRC:bench/%.c=$(B)/bench/%)
+
+# One link command for every program; its own libraries stand in LIBS_OWN.
+define link
+@mkdir -p $(@D)
+@echo "  LD    $@"
+$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_OWN) $(LIBS)
+endef
+
+.PHONY: all
+all: $(B)/postern ## build the relay (default)
+
+$(B)/postern: $(B)/relay/main.o $(CORE_OBJ)
+	$(link)
+
+$(B)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/libpostern.a: $(CORE_OBJ)
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+
+$(B)/unit/%: LIBS_OWN := -lcmocka
+$(B)/unit/%: $(B)/tests/unit/%.o $(B)/libpostern.a
+	$(link)
+
+$(B)/tools/%: $(B)/tests/tools/%.o $(B)/libpostern.a
+	$(link)
+
+$(B)/e2e/matrix: $(E2E_SRC:%.c=$(B)/%.o) $(B)/libpostern.a
+	$(link)
+
+$(B)/bench/%: $(B)/bench/%.o $(B)/libpostern.a
+	$(link)
+
+# In VARIANT=fuzz libFuzzer drives a target, elsewhere replay.c feeds it the committed corpus.
+ifeq ($(VARIANT),fuzz)
+CC := clang
+$(B)/fuzz/%: LIBS_OWN := -fsanitize=fuzzer
+$(B)/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libpostern.a
+	$(link)
+else
+$(B)/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(B)/libpostern.a
+	$(link)
+endif
+
+.PHONY: tools unit-bins bench-bins fuzz-bins test-bins
+tools: $(TOOL_BIN) ## build the test servers and clients
+unit-bins: $(UNIT_BIN)
+bench-bins: $(BENCH_BIN)
+fuzz-bins: $(FUZZ_BIN)
+test-bins: all $(UNIT_BIN) $(TOOL_BIN) $(E2E_BIN) $(FUZZ_BIN)
+
+.PRECIOUS: $(B)/%.o
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+# ---- what must be installed: Debian 12 or 13
+
+DEPS_BUILD := build-essential pkg-config liburing-dev libssl-dev libbpf-dev libconfuse-dev
+DEPS_TEST := libcmocka-dev openssl swaks libnet-ssleay-perl curl python3 python3-pytest mandoc \
+	shellcheck qemu-system-x86 busybox-static cpio kmod zstd xz-utils tcpdump iproute2 strace \
+	valgrind procps util-linux perl-base \
+	$(if $(filter x86_64,$(shell uname -m)),user-mode-linux)
+DEPS_LINT := clang clang-tidy clang-format libclang-rt-dev cppcheck shellcheck mandoc
+
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+
+# Installs those of the named packages that are missing; silent and quick when none is.
+define apt-install
+@missing=$$(dpkg-query -W -f '$${db:Status-Status} $${Package}\n' $(1) 2>/dev/null | \
+	awk 'BEGIN { n = split("$(1)", want, " ") } $$1 == "installed" { has[$$2] = 1 } \
+		END { for (i = 1; i <= n; i++) if (!has[want[i]]) print want[i] }'); \
+[ -z "$$missing" ] && exit 0; \
+echo "  APT  " $$missing; \
+$(SUDO) apt-get -qq -o DPkg::Lock::Timeout=300 update && \
+$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
+	-o DPkg::Lock::Timeout=300 install $$missing </dev/null >/dev/null
+endef
+
+.PHONY: deps deps-build deps-test deps-lint
+deps: deps-test ## install what building and testing need (apt; as root or with sudo)
+deps-build: ## install what building needs
+	$(call apt-install,$(DEPS_BUILD))
+deps-test: deps-build ## install what the tests need, too
+	$(call apt-install,$(DEPS_TEST))
+deps-lint: deps-build ## install what lint, format and fuzz need
+	$(call apt-install,$(DEPS_LINT))
+
+# ---- see it work, test it
+
+# A make of its own, so that packages are there before anything is compiled; on all cores, unless
+# this make was told otherwise.
+BUILD = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
+
+.PHONY: demo test unit test-qemu asan tsan valgrind
+demo: deps-test ## two organisations, mutual TLS, real mail both ways; ends by itself
+	$(Q)$(BUILD) all tools
+	$(Q)tests/demo.sh
+
+test: deps-test ## build and run every test; the last line counts them
+	$(Q)$(BUILD) test-bins
+	$(Q)VARIANT=$(VARIANT) tests/run.sh
+
+unit: deps-test ## the unit tests only
+	$(Q)$(BUILD) unit-bins
+	$(Q)VARIANT=$(VARIANT) tests/run.sh unit
+
+test-qemu: deps-test ## kernel TLS on Debian 13's own kernel, in QEMU
+	$(Q)$(BUILD) test-bins
+	$(Q)VARIANT=$(VARIANT) tests/run.sh qemu
+
+asan tsan: ## the tests under AddressSanitizer and UBSan, or ThreadSanitizer
+	$(Q)$(BUILD) VARIANT=$@ test
+
+valgrind: deps-test ## the unit tests under valgrind
+	$(Q)$(BUILD) unit-bins
+	$(Q)VARIANT=$(VARIANT) WRAP="valgrind -q --leak-check=full --error-exitcode=1" \
+		tests/run.sh unit
+
+.PHONY: fuzz bench bench-idle
+fuzz: deps-lint ## libFuzzer on every parser, FUZZ_SECONDS=30 each
+	$(Q)$(BUILD) VARIANT=fuzz fuzz-bins
+	$(Q)FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.sh
+
+bench: deps-test ## messages and megabytes a second, through Postern and without it
+	$(Q)$(BUILD) all tools bench-bins
+	$(Q)bench/run.sh
+
+bench-idle: deps-test ## memory of 10 000 idle sessions
+	$(Q)$(BUILD) all tools bench-bins
+	$(Q)bench/idle.sh
+
+# ---- lint
+
+CLANG_TIDY ?= $(firstword $(shell command -v clang-tidy-14 clang-tidy) clang-tidy)
+CLANG_FORMAT ?= $(firstword $(shell command -v clang-format-14 clang-format) clang-format)
+C_FILES := $(sort $(wildcard relay/*.c relay/*/*.c policy/*.c bench/*.c tests/*/*.c))
+H_FILES := $(sort $(wildcard relay/*.h relay/*/*.h policy/*.h bench/*.h tests/*/*.h))
+
+.PHONY: lint tidy cppcheck format format-check
+lint: deps-lint ## clang-tidy, cppcheck, and the project's own rules
+	$(Q)status=0; \
+	$(BUILD) -k all tidy cppcheck || status=1; \
+	VARIANT=$(VARIANT) tests/run.sh lint || status=1; \
+	exit $$status
+
+# What clang-tidy says on standard error are counts of what it does not show.
+tidy:
+	$(Q)printf '%s\n' $(C_FILES) | xargs -P "$$(nproc)" -I FILE sh -c 'echo "  TIDY  FILE"; \
+		$(CLANG_TIDY) --quiet FILE -- -std=gnu17 $(DEFINES) 2>/dev/null'
+
+cppcheck:
+	@echo "  CPPCHECK"
+	$(Q)cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability \
+		--inline-suppr --suppressions-list=tests/lint/cppcheck.txt --error-exitcode=1 \
+		-j "$$(nproc)" $(DEFINES) $(C_FILES)
+
+format: ## clang-format over all C files
+	$(Q)$(CLANG_FORMAT) -i $(C_FILES) $(H_FILES)
+
+format-check: ## does clang-format agree?
+	$(Q)$(CLANG_FORMAT) --dry-run --Werror $(C_FILES) $(H_FILES)
+
+# ---- install
+
+SBINDIR = $(PREFIX)/sbin
+MANDIR = $(PREFIX)/share/man
+EXAMPLEDIR = $(PREFIX)/share/doc/postern/examples
+MODULESDIR = $(PREFIX)/lib/modules-load.d
+UNITDIR = $(PREFIX)/lib/systemd/system
+EXAMPLES := $(wildcard policy/examples/*.conf)
+
+.PHONY: install uninstall
+install: all ## into PREFIX=/usr/local, with DESTDIR in front of all paths
+	install -d $(addprefix $(DESTDIR),$(SBINDIR) $(MANDIR)/man5 $(MANDIR)/man8 $(EXAMPLEDIR) \
+		$(MODULESDIR) $(UNITDIR))
+	install -m 755 $(B)/postern $(DESTDIR)$(SBINDIR)/postern
+	install -m 644 relay/postern.8 $(DESTDIR)$(MANDIR)/man8/postern.8
+	install -m 644 policy/postern.conf.5 $(DESTDIR)$(MANDIR)/man5/postern.conf.5
+	install -m 644 $(EXAMPLES) $(DESTDIR)$(EXAMPLEDIR)
+	echo tls >$(DESTDIR)$(MODULESDIR)/postern.conf
+	sed -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g' \
+		relay/postern.service >$(DESTDIR)$(UNITDIR)/postern.service
+	chmod 644 $(DESTDIR)$(MODULESDIR)/postern.conf $(DESTDIR)$(UNITDIR)/postern.service
+
+uninstall: ## remove what install put there, and nothing else
+	rm -f $(addprefix $(DESTDIR),$(SBINDIR)/postern $(MANDIR)/man8/postern.8 \
+		$(MANDIR)/man5/postern.conf.5 $(MODULESDIR)/postern.conf $(UNITDIR)/postern.service \
+		$(EXAMPLES:policy/examples/%=$(EXAMPLEDIR)/%))
+	rmdir $(DESTDIR)$(EXAMPLEDIR) $(DESTDIR)$(EXAMPLEDIR)/.. 2>/dev/null || true
+
+# ---- house-keeping
+
+.PHONY: clean distclean help
+clean: ## remove what was compiled, and the logs of tests; keep what was downloaded
+	$(Q)rm -rf $(filter-out build/kernels build/peers,$(wildcard build/*))
+
+distclean: ## remove build/ whole
+	$(Q)rm -rf build
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'Variables: V=1 shows full commands; VARIANT=release|asan|tsan; DESTDIR, PREFIX, SYSCONFDIR;'
+	@echo 'CC, CFLAGS (-O2 -g), CPPFLAGS, LDFLAGS.'

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * keywords.c: every keyword once. tests/lint/keywords.sh compares these rows (name,
+ * type, default) with the items of postern.conf.5, so a row and its item change together.
+ */
+
+#include "policy/config.h"
+#include <string.h>
+
+#define KEY(text, kind, otherwise) .name = (text), .type = (kind), .preset = (otherwise)
+#define FIELD(type, member) .offset = offsetof(type, member), .bytes = sizeof(((type *)0)->member)
+/* A field that is a pointer to a struct, or, for lists, to an array of them. */
+#define POINTER(type, member) .offset = offsetof(type, member), .bytes = sizeof(void *)
+#define LIMITS(low, high) .min = (low), .max = (high)
+
+#define KB ((uint64_t)1024)
+#define GB ((uint64_t)1024 * 1024 * 1024)
+#define SECOND ((uint64_t)1000)
+#define HOUR (3600 * SECOND)
+#define DAY (24 * HOUR)
+
+/* The largest number that Exchange takes for a count. */
+#define COUNT_MAX ((uint64_t)INT32_MAX)
+
+static const char *const tls_words[] = {
+	[TLS_MODE_NONE] = "none",
+	[TLS_MODE_STARTTLS] = "starttls",
+	[TLS_MODE_IMPLICIT] = "implicit",
+	NULL,
+};
+static const char *const client_certificate_words[] = {
+	[CLIENT_CERTIFICATE_NONE] = "none",
+	[CLIENT_CERTIFICATE_ASK] = "ask",
+	[CLIENT_CERTIFICATE_REQUIRE] = "require",
+	NULL,
+};
+static const char *const ktls_words[] = {
+	[KTLS_OFF] = "off",
+	[KTLS_TX] = "tx",
+	[KTLS_RX] = "rx",
+	[KTLS_ON] = "on",
+	[KTLS_AUTO] = "auto",
+	NULL,
+};
+static const char *const newline_words[] = {
+	[NEWLINE_REJECT] = "reject",
+	[NEWLINE_ALLOW] = "allow",
+	NULL,
+};
+static const char *const deliver_words[] = {[DELIVER_PROXY] = "proxy", NULL};
+static const char *const tls_auth_words[] = {
+	[TLS_AUTH_NONE] = "none",
+	[TLS_AUTH_ENCRYPTION_ONLY] = "encryption-only",
+	[TLS_AUTH_CERTIFICATE_VALIDATION] = "certificate-validation",
+	[TLS_AUTH_DOMAIN_VALIDATION] = "domain-validation",
+	NULL,
+};
+static const char *const log_words[] = {[false] = "info", [true] = "debug", NULL};
+static const char *const version_words[] = {"TLSv1.2", "TLSv1.3", NULL};
+
+static const struct keyword transport_rows[] = {
+	{KEY("fqdn", TYPE_NAME, NULL), FIELD(struct policy, fqdn)},
+	{KEY("workers", TYPE_COUNT, "0"), FIELD(struct policy, workers), LIMITS(0, 1024)},
+	{KEY("max-sessions", TYPE_COUNT, "5000"), FIELD(struct policy, max_sessions),
+		LIMITS(1, 1000000)},
+	{KEY("user", TYPE_TEXT, NULL), FIELD(struct policy, user), LIMITS(1, 32)},
+	{KEY("io-uring-disable", TYPE_WORDS, NULL), POINTER(struct policy, io_uring_disable)},
+	{KEY("drain-timeout", TYPE_TIME, "30s"), FIELD(struct policy, drain_timeout_ms),
+		LIMITS(0, HOUR)},
+	{KEY("log-level", TYPE_WORD, "info"), FIELD(struct policy, log_debug), .words = log_words},
+};
+
+static const struct keyword certificate_rows[] = {
+	{KEY("chain", TYPE_FILE, NULL), FIELD(struct certificate, chain), .required = true},
+	{KEY("key", TYPE_FILE, NULL), FIELD(struct certificate, key), .required = true},
+};
+
+/* Defaults and limits of receive connectors: EXCHANGE.md 2.5, the edge column. */
+static const struct keyword receive_rows[] = {
+	{KEY("bindings", TYPE_BINDINGS, NULL), POINTER(struct receive_connector, bindings),
+		.required = true},
+	{KEY("fqdn", TYPE_NAME, NULL), FIELD(struct receive_connector, fqdn)},
+	/* RFC 5321 4.5.3.1.5: a reply line has 512 bytes with its CR LF. */
+	{KEY("banner", TYPE_TEXT, NULL), FIELD(struct receive_connector, banner), LIMITS(4, 510)},
+	{KEY("tls", TYPE_WORD, "none"), FIELD(struct receive_connector, tls), .words = tls_words},
+	{KEY("require-tls", TYPE_BOOLEAN, "no"), FIELD(struct receive_connector, require_tls)},
+	{KEY("client-certificate", TYPE_WORD, "none"),
+		FIELD(struct receive_connector, client_certificate),
+		.words = client_certificate_words},
+	{KEY("permanent-tls-refusals", TYPE_BOOLEAN, "no"),
+		FIELD(struct receive_connector, permanent_tls_refusals)},
+	{KEY("deliver", TYPE_WORD, "proxy"), FIELD(struct receive_connector, deliver),
+		.words = deliver_words},
+	{KEY("send-connector", TYPE_CONNECTOR, NULL),
+		POINTER(struct receive_connector, send_connector)},
+	{KEY("connection-inactivity-timeout", TYPE_TIME, "1m"),
+		FIELD(struct receive_connector, connection_inactivity_timeout_ms),
+		LIMITS(SECOND, DAY)},
+	{KEY("connection-timeout", TYPE_TIME, "5m"),
+		FIELD(struct receive_connector, connection_timeout_ms), LIMITS(SECOND, DAY)},
+	{KEY("max-inbound-connection", TYPE_COUNT, "5000"),
+		FIELD(struct receive_connector, max_inbound_connection), LIMITS(1, COUNT_MAX),
+		.unlimited = true},
+	{KEY("max-message-size", TYPE_SIZE, "36MB"),
+		FIELD(struct receive_connector, max_message_bytes), LIMITS(64 * KB, 2 * GB)},
+	{KEY("max-header-size", TYPE_SIZE, "256KB"),
+		FIELD(struct receive_connector, max_header_bytes), LIMITS(KB, 2 * GB)},
+	{KEY("max-recipients-per-message", TYPE_COUNT, "200"),
+		FIELD(struct receive_connector, max_recipients_per_message), LIMITS(1, 512000)},
+	{KEY("max-protocol-errors", TYPE_COUNT, "5"),
+		FIELD(struct receive_connector, max_protocol_errors), LIMITS(1, COUNT_MAX),
+		.unlimited = true},
+	{KEY("max-hop-count", TYPE_COUNT, "30"), FIELD(struct receive_connector, max_hop_count),
+		LIMITS(1, 500)},
+	{KEY("size", TYPE_BOOLEAN, "yes"), FIELD(struct receive_connector, size)},
+	{KEY("pipelining", TYPE_BOOLEAN, "yes"), FIELD(struct receive_connector, pipelining)},
+	{KEY("eight-bit-mime", TYPE_BOOLEAN, "yes"),
+		FIELD(struct receive_connector, eight_bit_mime)},
+	{KEY("smtputf8", TYPE_BOOLEAN, "yes"), FIELD(struct receive_connector, smtputf8)},
+	{KEY("chunking", TYPE_BOOLEAN, "yes"), FIELD(struct receive_connector, chunking)},
+	{KEY("binary-mime", TYPE_BOOLEAN, "yes"), FIELD(struct receive_connector, binary_mime)},
+	{KEY("dsn", TYPE_BOOLEAN, "yes"), FIELD(struct receive_connector, dsn)},
+	{KEY("enhanced-status-codes", TYPE_BOOLEAN, "yes"),
+		FIELD(struct receive_connector, enhanced_status_codes)},
+	{KEY("bare-newline", TYPE_WORD, "reject"), FIELD(struct receive_connector, bare_newline),
+		.words = newline_words},
+	{KEY("nul", TYPE_WORD, "reject"), FIELD(struct receive_connector, nul),
+		.words = newline_words},
+};
+
+/* Defaults of send connectors: EXCHANGE.md 3.2 where it has them. */
+static const struct keyword send_rows[] = {
+	{KEY("smart-hosts", TYPE_HOSTS, NULL), POINTER(struct send_connector, smart_hosts),
+		.required = true},
+	{KEY("fqdn", TYPE_NAME, NULL), FIELD(struct send_connector, fqdn)},
+	{KEY("source-address", TYPE_ADDRESS, NULL), FIELD(struct send_connector, source_address)},
+	{KEY("ignore-starttls", TYPE_BOOLEAN, "no"), FIELD(struct send_connector, ignore_starttls)},
+	{KEY("implicit-tls", TYPE_BOOLEAN, "no"), FIELD(struct send_connector, implicit_tls)},
+	{KEY("tls-auth-level", TYPE_WORD, "none"), FIELD(struct send_connector, tls_auth_level),
+		.words = tls_auth_words},
+	{KEY("tls-domain", TYPE_NAME, NULL), FIELD(struct send_connector, tls_domain)},
+	{KEY("max-connections", TYPE_COUNT, "100"), FIELD(struct send_connector, max_connections),
+		LIMITS(1, 65535)},
+	{KEY("max-messages-per-connection", TYPE_COUNT, "20"),
+		FIELD(struct send_connector, max_messages_per_connection), LIMITS(1, COUNT_MAX),
+		.unlimited = true},
+	{KEY("connection-idle-timeout", TYPE_TIME, "30s"),
+		FIELD(struct send_connector, connection_idle_ms), LIMITS(0, HOUR)},
+	{KEY("connection-max-age", TYPE_TIME, "5m"),
+		FIELD(struct send_connector, connection_age_ms), LIMITS(SECOND, DAY)},
+	{KEY("connection-inactivity-timeout", TYPE_TIME, "10m"),
+		FIELD(struct send_connector, connection_inactivity_timeout_ms),
+		LIMITS(SECOND, DAY)},
+	{KEY("connect-timeout", TYPE_TIME, "30s"), FIELD(struct send_connector, connect_timeout_ms),
+		LIMITS(100, HOUR)},
+	{KEY("chunking", TYPE_BOOLEAN, "yes"), FIELD(struct send_connector, chunking)},
+};
+
+static const struct keyword tls_rows[] = {
+	{KEY("certificate", TYPE_CERTIFICATE, NULL), POINTER(struct tls_settings, certificate)},
+	{KEY("trust-anchors", TYPE_FILE, NULL), FIELD(struct tls_settings, trust_anchors)},
+	{KEY("tls-min", TYPE_VERSION, "TLSv1.2"), FIELD(struct tls_settings, tls_min),
+		.words = version_words},
+	{KEY("tls-max", TYPE_VERSION, "TLSv1.3"), FIELD(struct tls_settings, tls_max),
+		.words = version_words},
+	{KEY("ciphers", TYPE_TEXT, "ECDHE+AESGCM:ECDHE+CHACHA20"),
+		FIELD(struct tls_settings, ciphers), LIMITS(1, 4096)},
+	{KEY("ciphersuites", TYPE_TEXT,
+		 "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"),
+		FIELD(struct tls_settings, ciphersuites), LIMITS(1, 4096)},
+	{KEY("session-tickets", TYPE_COUNT, "1"), FIELD(struct tls_settings, session_tickets),
+		LIMITS(0, 4)},
+	{KEY("ktls", TYPE_WORD, "auto"), FIELD(struct tls_settings, ktls), .words = ktls_words},
+};
+
+const char *section_kind_name(enum section_kind kind)
+{
+	static const char *const names[SECTION_KIND_COUNT] = {
+		[SECTION_TRANSPORT] = "transport",
+		[SECTION_CERTIFICATE] = "certificate",
+		[SECTION_RECEIVE] = "receive-connector",
+		[SECTION_SEND] = "send-connector",
+	};
+
+	ASSERT(kind < SECTION_KIND_COUNT);
+	return names[kind];
+}
+
+struct keyword_set keywords_of(enum section_kind kind)
+{
+	static const struct keyword_set sets[SECTION_KIND_COUNT] = {
+		[SECTION_TRANSPORT] = {transport_rows, COUNT_OF(transport_rows)},
+		[SECTION_CERTIFICATE] = {certificate_rows, COUNT_OF(certificate_rows)},
+		[SECTION_RECEIVE] = {receive_rows, COUNT_OF(receive_rows)},
+		[SECTION_SEND] = {send_rows, COUNT_OF(send_rows)},
+	};
+
+	ASSERT(kind < SECTION_KIND_COUNT);
+	return sets[kind];
+}
+
+struct keyword_set keywords_of_tls(void)
+{
+	return (struct keyword_set){tls_rows, COUNT_OF(tls_rows)};
+}
+
+size_t keywords_tls_offset(enum section_kind kind)
+{
+	if (kind == SECTION_RECEIVE)
+		return offsetof(struct receive_connector, tls_settings);
+	if (kind == SECTION_SEND)
+		return offsetof(struct send_connector, tls_settings);
+	return 0;
+}
+
+static const struct keyword *keyword_find_in(struct keyword_set set, const char *name)
+{
+	for (unsigned i = 0; i < set.count; i++)
+		if (strcmp(set.rows[i].name, name) == 0)
+			return &set.rows[i];
+	return NULL;
+}
+
+const struct keyword *keyword_find(enum section_kind kind, const char *name)
+{
+	const struct keyword *found = NULL;
+
+	if (kind == SECTION_NONE)
+		return NULL;
+	found = keyword_find_in(keywords_of(kind), name);
+	if (found == NULL && keywords_tls_offset(kind) != 0)
+		found = keyword_find_in(keywords_of_tls(), name);
+	return found;
+}

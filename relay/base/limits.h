@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * limits.h: every limit of the program that is not configuration, with its reason.
+ */
+
+/* One TLS record: 5 bytes of header, 2^14 of text, 256 of expansion (RFC 8446 5.2). */
+#define TLS_RECORD_BYTES_MAX (5 + 16384 + 256)
+
+/* A small I/O buffer holds one whole record behind an unfinished line or reply, in whole pages. */
+#define IOBUF_SMALL_BYTES 24576
+
+/* A bulk I/O buffer holds four full records. */
+#define IOBUF_BULK_BYTES 69632
+
+/* Plaintext that one bulk send takes; its records fit IOBUF_BULK_BYTES with their overhead. */
+#define BULK_PLAIN_BYTES 65536
+
+/* RFC 5321 4.5.3.1.4 asks for 512 and room for extensions; DSN and long paths need 2,048. */
+#define COMMAND_LINE_BYTES_MAX 2048
+
+/* Exchange's MaxAddressLength without XLONGADDR (EXCHANGE 2.5). */
+#define ADDRESS_BYTES_MAX 571
+
+/* "1.2.3.4" or a v6 address with its NUL; INET6_ADDRSTRLEN. */
+#define ADDRESS_TEXT_BYTES 46
+
+/* Names of connectors, certificates and hosts: a domain name and its NUL. */
+#define NAME_BYTES_MAX 256
+
+/* Recipient commands sent ahead of their replies by one transaction. */
+#define PIPELINE_DEPTH_MAX 128
+
+_Static_assert(IOBUF_SMALL_BYTES >= TLS_RECORD_BYTES_MAX, "a small buffer must hold one record");
+_Static_assert(IOBUF_BULK_BYTES >= BULK_PLAIN_BYTES + 4 * 64, "four records with their overhead");

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * stats.h: the one list of counters. Each worker counts in a block of its own;
+ * whoever reports sums the blocks. Names are what the "stats" log event prints
+ * and what postern(8) explains.
+ */
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define STATS_LIST(X)                                                                             \
+	X(sessions)               /* inbound connections that got a session */                    \
+	X(sessions_refused)       /* inbound connections answered 421 at the door */              \
+	X(sessions_timed_out)     /* ended by a deadline */                                       \
+	X(protocol_errors)        /* commands answered 5xx for their form or order */             \
+	X(tls_handshakes)         /* inbound, completed */                                        \
+	X(tls_resumed)            /* of these, resumed */                                         \
+	X(tls_failed)             /* inbound handshakes that failed */                            \
+	X(tls_plaintext_injected) /* plaintext found behind STARTTLS */                           \
+	X(client_cert_refused)    /* MAIL refused for the client certificate */                   \
+	X(tls_required_refused)   /* MAIL refused for lack of TLS */                              \
+	X(messages)               /* accepted by the next hop */                                  \
+	X(message_bytes)          /* their bodies, unstuffed */                                   \
+	X(messages_refused)       /* answered 4xx or 5xx after the body */                        \
+	X(body_bare_newline)      /* bodies with a bare CR or LF */                               \
+	X(body_nul)               /* bodies with a NUL */                                         \
+	X(nexthop_connects)       /* connections tried */                                         \
+	X(nexthop_connect_failed) /* that did not get to a usable session */                      \
+	X(nexthop_reused)         /* transactions on a pooled session */                          \
+	X(nexthop_replayed)       /* transactions begun anew on a fresh session */                \
+	X(nexthop_lost)           /* sessions lost in the middle of a transaction */              \
+	X(nexthop_tls)            /* outbound handshakes completed */                             \
+	X(nexthop_tls_resumed)    /* of these, resumed */                                         \
+	X(nexthop_tls_failed)     /* outbound handshakes failed or certificate refused */         \
+	X(ktls_rx)                /* directions handed to the kernel: receive */                  \
+	X(ktls_tx)                /* and send */                                                  \
+	X(ktls_failed)            /* hand-offs that the kernel refused: stayed in userspace */    \
+	X(ktls_key_update)        /* KeyUpdate records met on a kernel receive side */            \
+	X(ktls_rekeyed)           /* of these, followed by new keys */                            \
+	X(tls_key_update_closed)  /* sessions closed because the kernel cannot rekey */           \
+	X(alerts_unsent)          /* alerts that a full or broken socket did not take */          \
+	X(recv_calls)             /* completed receives */                                        \
+	X(send_calls)             /* completed sends */                                           \
+	X(ring_enters)            /* io_uring_enter system calls of the loop */                   \
+	X(other_syscalls)         /* system calls beside the ring: socket, setsockopt, sendmsg */ \
+	X(copied_bytes)           /* message bytes copied by us, cipher work not counted */       \
+	X(buffers_starved)        /* receives that had to wait for a buffer */                    \
+	X(log_dropped)            /* log lines lost because the reader of stderr is slow */
+
+struct stats {
+#define STATS_FIELD(name) _Atomic uint64_t name;
+	STATS_LIST(STATS_FIELD)
+#undef STATS_FIELD
+};
+
+/* This thread's block; a block nobody reads until the worker sets its own. */
+extern _Thread_local struct stats *stats_mine;
+
+/* Only the owner writes, so a relaxed load and store is enough and costs no lock. */
+#define STAT_ADD(name, n)                                                                      \
+	atomic_store_explicit(&stats_mine->name,                                               \
+		atomic_load_explicit(&stats_mine->name, memory_order_relaxed) + (uint64_t)(n), \
+		memory_order_relaxed)
+#define STAT(name) STAT_ADD(name, 1)
+
+/* Adds every counter of from to sum. */
+void stats_add(struct stats *sum, const struct stats *from);
+
+/* Writes "name=value ..." for the counters that are not 0; returns the length. */
+size_t stats_print(const struct stats *stats, char *out, size_t out_bytes);

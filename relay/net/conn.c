@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/net/conn.h"
+
+#include "relay/base/limits.h"
+#include "relay/base/stats.h"
+#include "relay/net/record.h"
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+/* How long an orderly end may take: to send the rest, then to see the peer's FIN. */
+#define CLOSE_FLUSH_MS 10000
+#define CLOSE_LINGER_MS 2000
+
+/* What a peer may still send while we wait for its FIN; then it is reset. */
+#define CLOSE_DISCARD_BYTES 1048576
+
+/* Each connection may hold so many small buffers: received, gathered, on the wire, and its owner's.
+ */
+#define BUFFERS_EACH 4
+
+int conn_net_create(struct conn_net *net, struct loop *loop, unsigned sessions,
+	unsigned bulk_buffers, const struct ktls_support *support)
+{
+	unsigned small = sessions * BUFFERS_EACH + 2 * IOBUFS_LENT_FIRST;
+	int rc;
+
+	*net = (struct conn_net){.loop = loop, .ktls_support = support};
+	rc = iobufs_create(&net->bufs, loop, small < 65536 ? small : 65536, bulk_buffers);
+	if (rc == 0)
+		rc = pool_create(&net->tls_pool, sessions, sizeof(struct tls), 64);
+	return rc;
+}
+
+void conn_net_destroy(struct conn_net *net)
+{
+	pool_destroy(&net->tls_pool);
+	iobufs_destroy(&net->bufs);
+}
+
+static void conn_finish(struct conn *conn);
+
+/* Nothing is in flight: the descriptor and everything held go, and the owner is told. */
+static void conn_dispose(struct conn *conn)
+{
+	if (conn->recv_op.in_flight || conn->send_op.in_flight || conn->connect_op.in_flight)
+		return;
+	if (conn->fd >= 0)
+		loop_close(conn->net->loop, conn->fd);
+	conn->fd = -1;
+	iobuf_put(&conn->net->bufs, &conn->in);
+	iobuf_put(&conn->net->bufs, &conn->out);
+	iobuf_put(&conn->net->bufs, &conn->wire);
+	handshake_free_tls(conn);
+	ktls_close(&conn->ktls);
+	conn->pending = CONN_PENDING_CLOSED;
+	loop_task_add(conn->net->loop, &conn->task);
+}
+
+void conn_abort(struct conn *conn)
+{
+	if (conn->state == CONN_DEAD || conn->state == CONN_CLOSED)
+		return;
+	conn->state = CONN_DEAD;
+	conn->pending = 0;
+	timer_stop(loop_timers(conn->net->loop), &conn->timer);
+	loop_cancel(conn->net->loop, &conn->recv_op);
+	loop_cancel(conn->net->loop, &conn->send_op);
+	loop_cancel(conn->net->loop, &conn->connect_op);
+	conn_dispose(conn);
+}
+
+static void conn_on_timer(struct timer *timer)
+{
+	struct conn *conn = OWNER_OF(timer, struct conn, timer);
+
+	if (conn->state == CONN_CLOSING)
+		conn_abort(conn);
+	else
+		conn->events->on_timeout(conn);
+}
+
+static void conn_run_pending(struct task *task)
+{
+	struct conn *conn = OWNER_OF(task, struct conn, task);
+	unsigned pending = conn->pending;
+
+	conn->pending = 0;
+	if (pending & CONN_PENDING_CLOSED) {
+		conn->state = CONN_CLOSED;
+		conn->events->on_closed(conn);
+		return;
+	}
+	if (pending & CONN_PENDING_HANDSHAKE && conn->state == CONN_HANDSHAKE)
+		handshake_run(conn);
+	if (pending & CONN_PENDING_END && conn->state <= CONN_HANDSHAKE)
+		conn->events->on_end(conn, conn->end);
+}
+
+void conn_ended(struct conn *conn, enum conn_end why)
+{
+	conn->peer_closed = true;
+	if (conn->has_ended || conn->state >= CONN_CLOSING)
+		return;
+	conn->has_ended = true;
+	conn->end = why;
+	conn->pending |= CONN_PENDING_END;
+	loop_task_add(conn->net->loop, &conn->task);
+}
+
+/* Receiving. */
+
+struct span conn_input(const struct conn *conn)
+{
+	if (conn->in == NULL)
+		return (struct span){0};
+	return span_make(conn->in->data + conn->in_start, conn->in_end - conn->in_start);
+}
+
+void conn_in_tidy(struct conn *conn)
+{
+	if (conn->in == NULL || conn->in_start < conn->in_end)
+		return;
+	conn->in_start = 0;
+	conn->in_end = 0;
+	if (conn->raw_start < conn->raw_end)
+		return;
+	conn->raw_start = 0;
+	conn->raw_end = 0;
+	if (!conn->recv_op.in_flight)
+		iobuf_put(&conn->net->bufs, &conn->in);
+}
+
+void conn_consume(struct conn *conn, size_t bytes)
+{
+	ASSERT(bytes <= conn->in_end - conn->in_start && !conn->recv_op.in_flight);
+	conn->in_start += (uint32_t)bytes;
+	conn_in_tidy(conn);
+}
+
+uint32_t conn_in_room(struct conn *conn)
+{
+	uint32_t text = conn->in_end - conn->in_start;
+	uint32_t raw = conn->raw_end - conn->raw_start;
+	uint8_t *data = conn->in->data;
+
+	/* Moving costs a copy, so it is done only when less than a record's room is left. */
+	if (conn->in_start > 0 || conn->raw_start > text) {
+		uint32_t end = raw > 0 ? conn->raw_end : conn->in_end;
+
+		if (conn->in->cap - end < TLS_RECORD_BYTES_MAX) {
+			memmove(data, data + conn->in_start, text);
+			memmove(data + text, data + conn->raw_start, raw);
+			conn->in_start = 0;
+			conn->in_end = text;
+			conn->raw_start = text;
+			conn->raw_end = text + raw;
+		}
+	}
+	if (raw == 0) {
+		conn->raw_start = conn->in_end;
+		conn->raw_end = conn->in_end;
+	}
+	return conn->in->cap - conn->raw_end;
+}
+
+void conn_recv_bytes(struct conn *conn, uint32_t bytes_max)
+{
+	struct iobufs *bufs = &conn->net->bufs;
+	uint32_t room;
+
+	if (conn->in == NULL && conn->is_bulk_in)
+		conn->in = iobuf_take_bulk(bufs);
+	if (conn->in == NULL && !bufs->provided)
+		conn->in = iobuf_take_small(bufs);
+	if (conn->in == NULL) {
+		room = IOBUF_SMALL_BYTES < bytes_max ? IOBUF_SMALL_BYTES : bytes_max;
+		loop_recv_provided(conn->net->loop, &conn->recv_op, conn->fd, room);
+		return;
+	}
+	room = conn_in_room(conn);
+	ASSERT(room > 0);
+	loop_recv(conn->net->loop, &conn->recv_op, conn->fd, conn->in->data + conn->raw_end,
+		room < bytes_max ? room : bytes_max);
+}
+
+static void conn_recv_again(struct conn *conn)
+{
+	if (conn->wants_input && !conn->recv_op.in_flight && !conn->peer_closed &&
+		conn->state != CONN_DEAD)
+		conn->rx->recv(conn);
+}
+
+void conn_read(struct conn *conn)
+{
+	ASSERT(conn->state == CONN_OPEN);
+	conn->wants_input = true;
+	if (conn->peer_closed) {
+		conn_ended(conn, CONN_END_EOF);
+		return;
+	}
+	conn_recv_again(conn);
+}
+
+void conn_input_ready(struct conn *conn)
+{
+	if (conn->state != CONN_OPEN)
+		return;
+	if (conn->in_start < conn->in_end) {
+		conn->wants_input = false;
+		conn->events->on_input(conn);
+		return;
+	}
+	conn_in_tidy(conn);
+	conn_recv_again(conn);
+}
+
+/* While closing, what still comes is thrown away; the peer's FIN ends the wait. */
+static void conn_recv_closing(struct conn *conn, int32_t result)
+{
+	conn->in_start = 0;
+	conn->in_end = 0;
+	conn->raw_start = 0;
+	conn->raw_end = 0;
+	iobuf_put(&conn->net->bufs, &conn->in);
+	if (result <= 0)
+		conn->peer_closed = true;
+	else
+		conn->discarded += (uint32_t)result;
+	conn_finish(conn);
+}
+
+/* The kernel had no buffer to pick: lend it more and ask again. */
+static void conn_recv_starved(struct conn *conn)
+{
+	STAT(buffers_starved);
+	iobufs_lend_more(&conn->net->bufs);
+	conn_recv_again(conn);
+}
+
+static void conn_recv_done(struct op *op, int32_t result, uint32_t flags)
+{
+	struct conn *conn = OWNER_OF(op, struct conn, recv_op);
+	uint16_t id;
+
+	STAT(recv_calls);
+	if (loop_flags_buffer(flags, &id)) {
+		ASSERT(conn->in == NULL);
+		conn->in = iobuf_from_kernel(&conn->net->bufs, id);
+		conn->in_start = 0;
+		conn->in_end = 0;
+		conn->raw_start = 0;
+		conn->raw_end = 0;
+	}
+	if (conn->state == CONN_DEAD) {
+		conn_dispose(conn);
+	} else if (conn->state == CONN_CLOSING) {
+		conn_recv_closing(conn, result);
+	} else if (result == -ENOBUFS) {
+		conn_recv_starved(conn);
+	} else if (result <= 0) {
+		conn_in_tidy(conn);
+		conn_ended(conn, result == 0 ? CONN_END_EOF
+				 : result == -EBADMSG || result == -EMSGSIZE || result == -EINVAL
+					 ? CONN_END_TLS
+					 : CONN_END_RESET);
+	} else {
+		conn->rx->received(conn, (uint32_t)result);
+	}
+}
+
+/* Sending. */
+
+bool conn_is_drained(const struct conn *conn)
+{
+	return conn->out == NULL && conn->wire == NULL;
+}
+
+static uint32_t conn_out_cap(const struct conn *conn)
+{
+	if (conn->out != NULL ? conn->out->is_bulk : conn->is_bulk_out)
+		return BULK_PLAIN_BYTES;
+	return IOBUF_SMALL_BYTES;
+}
+
+size_t conn_room(const struct conn *conn)
+{
+	if (conn->out == NULL)
+		return IOBUF_SMALL_BYTES;
+	return conn_out_cap(conn) - conn->out_end;
+}
+
+uint8_t *conn_out_space(struct conn *conn, size_t reserve, size_t *room)
+{
+	if (conn->out == NULL) {
+		conn->out = iobuf_take(&conn->net->bufs, conn->is_bulk_out);
+		conn->out_start = (uint32_t)reserve;
+		conn->out_end = (uint32_t)reserve;
+	}
+	*room = conn_room(conn);
+	return conn->out->data + conn->out_end;
+}
+
+void conn_out_commit(struct conn *conn, size_t bytes)
+{
+	ASSERT(conn->out != NULL && bytes <= conn_room(conn));
+	conn->out_end += (uint32_t)bytes;
+	if (conn->out_start == conn->out_end)
+		iobuf_put(&conn->net->bufs, &conn->out);
+}
+
+void conn_out_prepend(struct conn *conn, struct span header)
+{
+	ASSERT(conn->out != NULL && header.len <= conn->out_start);
+	conn->out_start -= (uint32_t)header.len;
+	memcpy(conn->out->data + conn->out_start, header.data, header.len);
+}
+
+size_t conn_gathered(const struct conn *conn)
+{
+	return conn->out == NULL ? 0 : conn->out_end - conn->out_start;
+}
+
+size_t conn_write(struct conn *conn, struct span bytes)
+{
+	uint8_t *to;
+	size_t take;
+
+	if (bytes.len == 0 || conn->state >= CONN_CLOSING)
+		return bytes.len;
+	to = conn_out_space(conn, 0, &take);
+	take = take < bytes.len ? take : bytes.len;
+	memcpy(to, bytes.data, take);
+	conn_out_commit(conn, take);
+	return take;
+}
+
+void conn_flush(struct conn *conn)
+{
+	if (conn->state == CONN_OPEN || conn->state == CONN_CLOSING)
+		conn->tx->send(conn);
+}
+
+void conn_send_wire(struct conn *conn)
+{
+	if (conn->send_op.in_flight || conn->wire == NULL)
+		return;
+	loop_send(conn->net->loop, &conn->send_op, conn->fd, conn->wire->data + conn->wire_start,
+		conn->wire_end - conn->wire_start);
+}
+
+/* The peer takes nothing more. What it has sent before may still be read. */
+static void conn_send_failed(struct conn *conn)
+{
+	iobuf_put(&conn->net->bufs, &conn->wire);
+	iobuf_put(&conn->net->bufs, &conn->out);
+	if (conn->state == CONN_CLOSING) {
+		conn_abort(conn);
+		return;
+	}
+	if (!conn->recv_op.in_flight || conn->state == CONN_HANDSHAKE)
+		conn_ended(conn, CONN_END_RESET);
+}
+
+static void conn_send_done(struct op *op, int32_t result, uint32_t flags)
+{
+	struct conn *conn = OWNER_OF(op, struct conn, send_op);
+
+	(void)flags;
+	STAT(send_calls);
+	if (conn->state == CONN_DEAD) {
+		conn_dispose(conn);
+		return;
+	}
+	if (result < 0) {
+		conn_send_failed(conn);
+		return;
+	}
+	conn->wire_start += (uint32_t)result;
+	if (conn->wire_start < conn->wire_end) {
+		conn_send_wire(conn);
+		return;
+	}
+	iobuf_put(&conn->net->bufs, &conn->wire);
+	if (conn->state == CONN_HANDSHAKE) {
+		handshake_run(conn);
+		return;
+	}
+	handshake_offer_kernel(conn);
+	if (conn->out != NULL && !conn->is_corked)
+		conn_flush(conn);
+	else if (conn->state == CONN_CLOSING)
+		conn_finish(conn);
+	else
+		conn->events->on_drained(conn);
+}
+
+/* The end. */
+
+void conn_deadline(struct conn *conn, uint64_t due_ms)
+{
+	struct timer_wheel *wheel = loop_timers(conn->net->loop);
+
+	if (conn->state >= CONN_CLOSING)
+		return;
+	if (due_ms == 0)
+		timer_stop(wheel, &conn->timer);
+	else
+		timer_set(wheel, &conn->timer, due_ms);
+}
+
+/* The next step of an orderly end: the rest, then goodbye, then the peer's FIN. */
+static void conn_finish(struct conn *conn)
+{
+	if (conn->out != NULL || conn->wire != NULL) {
+		if (conn->out != NULL && conn->wire == NULL)
+			conn_flush(conn);
+		return;
+	}
+	if (!conn->is_shut) {
+		conn->is_shut = true;
+		conn->tx->shutdown(conn);
+		if (conn->wire != NULL)
+			return;
+	}
+	if (conn->peer_closed || conn->discarded > CLOSE_DISCARD_BYTES) {
+		conn_abort(conn);
+		return;
+	}
+	/*
+	 * Closing a socket with unread input resets it, and the reset may overtake
+	 * our last reply; so the input is read and dropped until the peer ends.
+	 */
+	if (!conn->is_lingering) {
+		conn->is_lingering = true;
+		(void)shutdown(conn->fd, SHUT_WR);
+		STAT(other_syscalls);
+		timer_set(loop_timers(conn->net->loop), &conn->timer,
+			loop_now_ms(conn->net->loop) + CLOSE_LINGER_MS);
+	}
+	if (conn->recv_op.in_flight)
+		return;
+	iobuf_put(&conn->net->bufs, &conn->in);
+	conn->is_bulk_in = false;
+	conn_recv_bytes(conn, IOBUF_SMALL_BYTES);
+}
+
+void conn_close(struct conn *conn)
+{
+	if (conn->state >= CONN_CLOSING)
+		return;
+	if (conn->state == CONN_CONNECTING) {
+		conn_abort(conn);
+		return;
+	}
+	if (conn->state == CONN_HANDSHAKE)
+		conn->is_shut = true; /* there is nothing to say goodbye under */
+	/* Half a thing must not look like a whole one: a body's text without its frame is commands.
+	 */
+	if (conn->is_corked)
+		iobuf_put(&conn->net->bufs, &conn->out);
+	conn->state = CONN_CLOSING;
+	conn->pending = 0;
+	timer_set(loop_timers(conn->net->loop), &conn->timer,
+		loop_now_ms(conn->net->loop) + CLOSE_FLUSH_MS);
+	if (!conn->recv_op.in_flight) {
+		conn->in_start = 0;
+		conn->in_end = 0;
+		conn->raw_start = 0;
+		conn->raw_end = 0;
+		iobuf_put(&conn->net->bufs, &conn->in);
+	}
+	conn_finish(conn);
+}
+
+/* The beginning. */
+
+static void conn_connect_done(struct op *op, int32_t result, uint32_t flags)
+{
+	struct conn *conn = OWNER_OF(op, struct conn, connect_op);
+
+	(void)flags;
+	if (conn->state == CONN_DEAD) {
+		conn_dispose(conn);
+		return;
+	}
+	if (result == 0)
+		conn->state = CONN_OPEN;
+	conn->events->on_connected(conn, result);
+}
+
+void conn_open(struct conn *conn, struct conn_net *net, const struct conn_events *events, int fd)
+{
+	*conn = (struct conn){.net = net,
+		.events = events,
+		.fd = fd,
+		.state = CONN_OPEN,
+		.connect_op.done = conn_connect_done,
+		.recv_op.done = conn_recv_done,
+		.send_op.done = conn_send_done,
+		.rx = &record_plain,
+		.tx = &record_plain};
+	task_init(&conn->task, conn_run_pending);
+	timer_init(&conn->timer, conn_on_timer);
+}
+
+int conn_connect(struct conn *conn, struct conn_net *net, const struct conn_events *events,
+	const struct address *to, const struct address *source)
+{
+	int on = 1;
+	int fd = socket(to->sockaddr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	STAT_ADD(other_syscalls, 2);
+	if (fd < 0)
+		return -errno;
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 ||
+		(source != NULL && source->len > 0 &&
+			bind(fd, (const struct sockaddr *)&source->sockaddr, source->len) < 0)) {
+		int error = errno;
+
+		(void)close(fd);
+		return -error;
+	}
+	conn_open(conn, net, events, fd);
+	conn->state = CONN_CONNECTING;
+	loop_connect(
+		net->loop, &conn->connect_op, fd, (const struct sockaddr *)&to->sockaddr, to->len);
+	return 0;
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * conn.h: one byte stream, in clear or under TLS, with its buffers and its end.
+ *
+ *   CONNECTING --on_connected--> OPEN --conn_start_tls--> HANDSHAKE --on_tls--> OPEN
+ *       |                         |                          |
+ *       +------ conn_abort -------+--- conn_close: flush, ---+
+ *                |                     close_notify, FIN
+ *                v                            |
+ *              DEAD <--peer's FIN, or time--CLOSING
+ *                |  no operation in flight
+ *                v
+ *             on_closed: the owner may free it
+ *
+ * Reading is asked for: nothing is received unless conn_read() was called, so
+ * the receive buffer is the only queue and back-pressure is not reading.
+ * Writing gathers: conn_write() copies, conn_flush() puts what was gathered on
+ * the wire in one send.
+ *
+ * Who protects the records is a pair of tables, one for each direction
+ * (record.h): none, OpenSSL, or the kernel. Received bytes lie in one buffer:
+ *
+ *   0 .. in_start ==text for the owner== in_end .. raw_start ==ciphertext== raw_end .. cap
+ *
+ * A record is decrypted in place, since its text is shorter than itself.
+ *
+ * Owns its descriptor, buffers and TLS object. Calls of struct conn_events run
+ * from the loop; in each of them the owner may write, read, start TLS, close or
+ * abort. on_closed is the last.
+ */
+
+#include "relay/base/pool.h"
+#include "relay/net/iobuf.h"
+#include "relay/net/ktls.h"
+#include "relay/net/loop.h"
+#include "relay/net/tls.h"
+
+/* What all connections of one worker share. */
+struct conn_net {
+	struct loop *loop;
+	struct iobufs bufs;
+	struct pool tls_pool; /* of struct tls */
+	const struct ktls_support *ktls_support;
+	uint64_t handshake_turn; /* the turn that handshakes_left is for */
+	unsigned handshakes_left;
+};
+
+enum conn_state {
+	CONN_CONNECTING, /* connect() is under way */
+	CONN_OPEN,       /* bytes flow */
+	CONN_HANDSHAKE,  /* TLS handshake: the owner gets nothing until on_tls */
+	CONN_CLOSING,    /* what was written is still sent, then an orderly end */
+	CONN_DEAD,       /* waits for its operations to come back */
+	CONN_CLOSED,     /* on_closed was called */
+};
+
+/* Why a connection ended by itself. */
+enum conn_end {
+	CONN_END_EOF,        /* the peer said goodbye: close_notify or FIN */
+	CONN_END_RESET,      /* the network or the peer broke it */
+	CONN_END_TLS,        /* a record or handshake that is none; alert received */
+	CONN_END_KEY_UPDATE, /* the peer changed keys and the kernel cannot follow */
+};
+
+struct conn;
+
+struct conn_events {
+	void (*on_connected)(struct conn *conn, int result); /* 0 or -errno; outbound only */
+	void (*on_input)(struct conn *conn);                 /* conn_input() has bytes */
+	void (*on_drained)(struct conn *conn);               /* all that was flushed has left */
+	void (*on_tls)(struct conn *conn);    /* handshake done, conn->facts are filled in */
+	void (*on_record)(struct conn *conn); /* it is settled who protects the records */
+	void (*on_end)(struct conn *conn, enum conn_end why); /* nothing more will be received */
+	void (*on_timeout)(struct conn *conn);                /* the deadline passed */
+	void (*on_closed)(struct conn *conn); /* it is over; the conn may be freed */
+};
+
+/* What waits for the next turn; a set of bits. */
+enum conn_pending {
+	CONN_PENDING_END = 1,
+	CONN_PENDING_CLOSED = 2,
+	CONN_PENDING_HANDSHAKE = 4,
+};
+
+struct record_layer;
+
+struct conn {
+	struct conn_net *net;
+	const struct conn_events *events;
+	int fd;
+	enum conn_state state;
+
+	struct op connect_op;
+	struct op recv_op;
+	struct op send_op;
+	struct task task;
+	struct timer timer;
+	unsigned pending;
+	enum conn_end end;
+
+	struct iobuf *in;
+	uint32_t in_start, in_end, raw_start, raw_end;
+	struct iobuf *out; /* gathered text */
+	uint32_t out_start, out_end;
+	struct iobuf *wire; /* on its way: the kernel reads wire_start .. wire_sent_end */
+	uint32_t wire_start, wire_end;
+
+	bool wants_input;   /* conn_read() was called and is not yet answered */
+	bool is_bulk_in;    /* the owner expects bulk: receive into large buffers */
+	bool is_bulk_out;   /* the owner sends bulk */
+	bool is_corked;     /* what is gathered is not complete: only conn_flush() sends it */
+	bool peer_closed;   /* FIN or close_notify was seen: never read again */
+	bool has_ended;     /* on_end was or will be called */
+	bool is_shut;       /* our close_notify has been given out */
+	bool is_lingering;  /* our FIN too: what comes is thrown away */
+	uint32_t discarded; /* bytes thrown away while closing */
+
+	const struct record_layer *rx;
+	const struct record_layer *tx;
+	struct tls *tls; /* while one direction is in userspace */
+	struct ktls ktls;
+	unsigned key_updates;    /* KeyUpdate records met under kernel TLS */
+	unsigned ktls_want;      /* bits of enum ktls_direction that shall go to the kernel */
+	bool is_hello_due;       /* the handshake has a step to make without new input */
+	const char *verify_name; /* set by the owner before conn_start_tls(): the name to find, or
+				    NULL */
+	bool ktls_rx_ready;      /* the receive side may be handed over now */
+	bool is_settled;         /* on_record was called */
+	const char *ktls_why_not[KTLS_DIRECTION_COUNT];
+	struct tls_facts facts;
+
+	struct msghdr message; /* of a receive under kernel TLS */
+	struct iovec piece;
+	_Alignas(struct cmsghdr) uint8_t control[KTLS_CONTROL_BYTES];
+};
+
+/* Prepares what the connections of one worker share. sessions: connections at the most. */
+NODISCARD int conn_net_create(struct conn_net *net, struct loop *loop, unsigned sessions,
+	unsigned bulk_buffers, const struct ktls_support *support);
+void conn_net_destroy(struct conn_net *net);
+
+/* Takes over an accepted descriptor. Nothing is read yet. */
+void conn_open(struct conn *conn, struct conn_net *net, const struct conn_events *events, int fd);
+
+/*
+ * Begins a connection to an address; on_connected tells how it went. source may
+ * be NULL or have len 0. Returns -errno when no socket is to be had; then conn is
+ * not open. to must stay in place until on_connected.
+ */
+NODISCARD int conn_connect(struct conn *conn, struct conn_net *net,
+	const struct conn_events *events, const struct address *to, const struct address *source);
+
+/* The received text, valid until conn_consume() or conn_read(). */
+struct span conn_input(const struct conn *conn);
+void conn_consume(struct conn *conn, size_t bytes);
+
+/* Asks for more text; on_input or on_end will come. Harmless if it was asked already. */
+void conn_read(struct conn *conn);
+
+/* How much conn_write() would take now. */
+size_t conn_room(const struct conn *conn);
+
+/* Copies bytes to what is gathered; returns how many (all, if there is room). */
+size_t conn_write(struct conn *conn, struct span bytes);
+
+/*
+ * Room to write into directly: at the end of what is gathered, *room bytes.
+ * conn_out_commit() says how many were written. With reserve > 0 and nothing
+ * gathered, so many bytes are kept free in front, for conn_out_prepend().
+ */
+uint8_t *conn_out_space(struct conn *conn, size_t reserve, size_t *room);
+void conn_out_commit(struct conn *conn, size_t bytes);
+
+/* Puts a header in front of what is gathered; it must fit what was reserved. */
+void conn_out_prepend(struct conn *conn, struct span header);
+
+/* How much is gathered and not on the wire. */
+size_t conn_gathered(const struct conn *conn);
+
+/* Puts what is gathered on the wire. on_drained comes when all has left. */
+void conn_flush(struct conn *conn);
+
+/* Is nothing gathered and nothing on the wire? */
+bool conn_is_drained(const struct conn *conn);
+
+/*
+ * Begins TLS. Everything written must have left; no received text may be
+ * unread (RFC 3207 4.2: what came before TLS is worth nothing). host and slot
+ * as in tls_open(). -ENOBUFS when too many connections use TLS at once.
+ */
+NODISCARD int conn_start_tls(struct conn *conn, const struct tls_context *context, const char *host,
+	struct ssl_session_st **slot);
+
+/*
+ * After on_tls: lets the kernel have what mode says; on_record follows, at once
+ * or when it is settled. why_not is logged when mode is KTLS_OFF.
+ */
+void conn_allow_ktls(struct conn *conn, enum ktls_mode mode, const char *why_not);
+
+/* "kernel", "user(REASON)", or both directions when they differ; never over 128 bytes. */
+const char *conn_record_print(const struct conn *conn, char *out, size_t out_bytes);
+
+/* The deadline, monotonic ms; 0 takes it away. */
+void conn_deadline(struct conn *conn, uint64_t due_ms);
+
+/* An orderly end: sends what was written, says goodbye, waits a moment for the peer's own. */
+void conn_close(struct conn *conn);
+
+/* The end, now. What was not sent is lost. */
+void conn_abort(struct conn *conn);

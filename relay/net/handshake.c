@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/base/limits.h"
+#include "relay/base/stats.h"
+#include "relay/net/record.h"
+#include <errno.h>
+
+/*
+ * handshake.c: from clear text to TLS, and from OpenSSL to the kernel.
+ *
+ * A full mutual handshake costs about a millisecond of a core, so only so many
+ * steps are made in one turn of the loop; the other connections go on in the
+ * next, and established sessions are served in between.
+ */
+#define HANDSHAKE_STEPS_PER_TURN 8
+
+void conn_sink_open(struct conn *conn)
+{
+	if (conn->wire == NULL) {
+		bool bulk = conn->out != NULL && conn->out->is_bulk;
+
+		conn->wire = iobuf_take(&conn->net->bufs, bulk);
+		conn->wire_start = 0;
+		conn->wire_end = 0;
+	}
+	tls_sink(conn->tls, conn->wire->data + conn->wire_end, conn->wire->cap - conn->wire_end);
+}
+
+void conn_sink_close(struct conn *conn)
+{
+	/* Where the kernel sends, a byte of OpenSSL's would be noise: its keys are old. */
+	if (conn->tx != &record_kernel)
+		conn->wire_end += (uint32_t)conn->tls->sink_len;
+	tls_sink(conn->tls, NULL, 0);
+	if (!conn->send_op.in_flight && conn->wire_start == conn->wire_end)
+		iobuf_put(&conn->net->bufs, &conn->wire);
+}
+
+void handshake_free_tls(struct conn *conn)
+{
+	if (conn->tls == NULL)
+		return;
+	tls_close(conn->tls);
+	pool_put(&conn->net->tls_pool, conn->tls);
+	conn->tls = NULL;
+}
+
+int conn_start_tls(struct conn *conn, const struct tls_context *context, const char *host,
+	struct ssl_session_st **slot)
+{
+	int rc;
+
+	/* RFC 3207 4.2: nothing that came in clear may count under TLS. */
+	ASSERT(conn->state == CONN_OPEN && conn->tls == NULL && conn_is_drained(conn));
+	ASSERT(conn_input(conn).len == 0 && !conn->recv_op.in_flight);
+	conn->tls = pool_take(&conn->net->tls_pool);
+	if (conn->tls == NULL)
+		return -ENOBUFS;
+	rc = tls_open(conn->tls, context, host, slot);
+	if (rc < 0) {
+		pool_put(&conn->net->tls_pool, conn->tls);
+		conn->tls = NULL;
+		return rc;
+	}
+	conn->state = CONN_HANDSHAKE;
+	conn->rx = &record_user;
+	conn->tx = &record_user;
+	conn->wants_input = true;
+	conn->is_hello_due = !context->is_server;
+	conn->is_bulk_in = false;
+	conn->is_bulk_out = false;
+	if (context->is_server)
+		conn->rx->recv(conn);
+	else
+		handshake_run(conn);
+	return 0;
+}
+
+/* May this connection make a step in this turn? If not, it is called again in the next. */
+static bool handshake_has_turn(struct conn *conn)
+{
+	struct conn_net *net = conn->net;
+
+	if (net->handshake_turn != loop_turns(net->loop)) {
+		net->handshake_turn = loop_turns(net->loop);
+		net->handshakes_left = HANDSHAKE_STEPS_PER_TURN;
+	}
+	if (net->handshakes_left == 0) {
+		conn->pending |= CONN_PENDING_HANDSHAKE;
+		loop_task_add(net->loop, &conn->task);
+		return false;
+	}
+	net->handshakes_left--;
+	return true;
+}
+
+/* Feeds the next whole record, if there is one and OpenSSL waits for it. */
+static bool handshake_feed(struct conn *conn, bool *broken)
+{
+	uint32_t have = conn->raw_end - conn->raw_start;
+	int length = 0;
+
+	if (conn->in != NULL)
+		length = tls_record_length(span_make(conn->in->data + conn->raw_start, have));
+	*broken = length < 0;
+	if (length <= 0 || (uint32_t)length > have)
+		return false;
+	tls_feed(conn->tls, span_make(conn->in->data + conn->raw_start, (size_t)length));
+	conn->raw_start += (uint32_t)length;
+	return true;
+}
+
+static enum tls_status handshake_step(struct conn *conn)
+{
+	enum tls_status status;
+
+	conn_sink_open(conn);
+	status = tls_handshake(conn->tls);
+	conn_sink_close(conn);
+	conn_send_wire(conn);
+	return status;
+}
+
+static void handshake_done(struct conn *conn)
+{
+	conn->state = CONN_OPEN;
+	conn->wants_input = false;
+	conn->ktls_rx_ready = conn->tls->context->is_server;
+	/* The certificate's name is the owner's business; see tls_facts_read(). */
+	tls_facts_read(conn->tls->ssl, conn->tls->context->asks_certificate, conn->verify_name,
+		&conn->facts);
+	conn_in_tidy(conn);
+	conn->events->on_tls(conn);
+}
+
+void handshake_run(struct conn *conn)
+{
+	enum tls_status status = TLS_MORE;
+	bool broken = false;
+	bool go;
+
+	if (conn->recv_op.in_flight || conn->has_ended)
+		return;
+	while (status == TLS_MORE) {
+		/* A client speaks first; after that a step needs a record, or room that was
+		 * lacking. */
+		go = conn->is_hello_due || handshake_feed(conn, &broken);
+		if (!go)
+			break;
+		status = handshake_step(conn);
+		conn->is_hello_due = status == TLS_FULL;
+		if (status == TLS_MORE && !handshake_has_turn(conn))
+			return;
+	}
+	if (status == TLS_DONE) {
+		handshake_done(conn);
+	} else if (broken || status == TLS_FAILED || status == TLS_CLOSED) {
+		if (broken)
+			(void)snprintf(conn->tls->error, sizeof(conn->tls->error), "no TLS record");
+		conn_ended(conn, CONN_END_TLS);
+	} else if (status == TLS_MORE) {
+		conn->rx->recv(conn);
+	}
+	/* TLS_FULL: the send that is under way calls again. */
+}
+
+/* The owner is told once, when nothing is wanted any more. */
+static void handshake_settle(struct conn *conn)
+{
+	if (conn->is_settled || conn->ktls_want != 0)
+		return;
+	conn->is_settled = true;
+	conn->events->on_record(conn);
+}
+
+static void handshake_install(struct conn *conn, enum ktls_direction direction)
+{
+	int rc = -EKEYREJECTED;
+
+	conn->ktls_want &= ~BIT(direction);
+	if (conn->tls->keys_changed)
+		conn->ktls_why_not[direction] = "key-update";
+	else
+		rc = ktls_install(&conn->ktls, conn->tls, direction);
+	STAT_ADD(other_syscalls, 2);
+	if (rc < 0) {
+		if (conn->ktls_why_not[direction] == NULL)
+			conn->ktls_why_not[direction] =
+				rc == -EOPNOTSUPP ? "kernel-lacks-cipher" : "kernel-refused";
+		STAT(ktls_failed);
+		return;
+	}
+	if (direction == KTLS_DIRECTION_RX) {
+		conn->rx = &record_kernel;
+		STAT(ktls_rx);
+		if (conn->facts.verdict == VERDICT_VALID)
+			ktls_expect_no_pad(&conn->ktls);
+	} else {
+		conn->tx = &record_kernel;
+		STAT(ktls_tx);
+	}
+}
+
+void handshake_offer_kernel(struct conn *conn)
+{
+	if (conn->tls == NULL || conn->state != CONN_OPEN)
+		return;
+	if (conn->ktls_want & BIT(KTLS_DIRECTION_RX) && conn->ktls_rx_ready &&
+		!conn->recv_op.in_flight && conn->raw_start == conn->raw_end)
+		handshake_install(conn, KTLS_DIRECTION_RX);
+	if (conn->ktls_want & BIT(KTLS_DIRECTION_TX) && conn->wire == NULL)
+		handshake_install(conn, KTLS_DIRECTION_TX);
+	if (conn->rx == &record_kernel && conn->tx == &record_kernel) {
+		handshake_free_tls(conn);
+		if (!conn->net->ktls_support->rekeys)
+			explicit_bzero(conn->ktls.secret, sizeof(conn->ktls.secret));
+	}
+	handshake_settle(conn);
+}
+
+void conn_allow_ktls(struct conn *conn, enum ktls_mode mode, const char *why_not)
+{
+	static const unsigned wants[] = {
+		[KTLS_OFF] = 0,
+		[KTLS_TX] = BIT(KTLS_DIRECTION_TX),
+		[KTLS_RX] = BIT(KTLS_DIRECTION_RX),
+		[KTLS_ON] = BIT(KTLS_DIRECTION_RX) | BIT(KTLS_DIRECTION_TX),
+		[KTLS_AUTO] = BIT(KTLS_DIRECTION_RX) | BIT(KTLS_DIRECTION_TX),
+	};
+
+	ASSERT(conn->tls != NULL && conn->ktls_want == 0);
+	conn->ktls_want = wants[mode];
+	if (mode != KTLS_OFF &&
+		!ktls_init(&conn->ktls, conn->net->ktls_support, conn->fd, conn->tls, &why_not))
+		conn->ktls_want = 0;
+	for (unsigned way = 0; way < KTLS_DIRECTION_COUNT; way++) {
+		if (!(conn->ktls_want & BIT(way)))
+			conn->ktls_why_not[way] = why_not;
+	}
+	handshake_offer_kernel(conn);
+}
+
+const char *conn_record_print(const struct conn *conn, char *out, size_t out_bytes)
+{
+	const bool rx = conn->rx == &record_kernel;
+	const bool tx = conn->tx == &record_kernel;
+	const char *why = conn->ktls_why_not[rx ? KTLS_DIRECTION_TX : KTLS_DIRECTION_RX];
+
+	if (why == NULL)
+		why = "not-yet";
+	if (rx && tx)
+		(void)snprintf(out, out_bytes, "kernel");
+	else if (!rx && !tx)
+		(void)snprintf(out, out_bytes, "user(%s)", why);
+	else
+		(void)snprintf(out, out_bytes, "kernel-%s,user-%s(%s)", rx ? "rx" : "tx",
+			rx ? "tx" : "rx", why);
+	return out;
+}

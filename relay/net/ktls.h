@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * ktls.h: hands the record protection of a finished handshake to the kernel.
+ *
+ * Each direction by itself: TCP_ULP "tls", then TLS_RX, TLS_TX with keys that
+ * we derive from the secrets of the handshake and with the exact number of
+ * records that have already passed. A refusal changes nothing, and the
+ * direction stays in userspace. Once a direction is handed over, no byte of it
+ * may be touched here again: there is no way back.
+ *
+ * The kernel is reached through struct ktls_kernel, so that a test can make each
+ * call fail.
+ */
+
+#include "relay/base/assert.h"
+#include "relay/net/tls.h"
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+enum ktls_direction {
+	KTLS_DIRECTION_RX,
+	KTLS_DIRECTION_TX,
+	KTLS_DIRECTION_COUNT,
+};
+
+enum ktls_cipher {
+	KTLS_CIPHER_NONE, /* one that the kernel side does not know */
+	KTLS_CIPHER_AES_128_GCM,
+	KTLS_CIPHER_AES_256_GCM,
+	KTLS_CIPHER_CHACHA20_POLY1305,
+	KTLS_CIPHER_COUNT,
+};
+
+/* The two calls that this module makes. Only tests may change them. */
+struct ktls_kernel {
+	int (*setsockopt)(int fd, int level, int name, const void *value, socklen_t bytes);
+	ssize_t (*sendmsg)(int fd, const struct msghdr *message, int flags);
+};
+extern struct ktls_kernel ktls_kernel;
+
+/* What this kernel takes, tried at start with keys of no value. */
+struct ktls_support {
+	/* [0] TLS 1.2, [1] TLS 1.3 */
+	bool works[2][KTLS_CIPHER_COUNT][KTLS_DIRECTION_COUNT];
+	bool rekeys;         /* TLS 1.3 keys can be replaced (6.14) */
+	const char *why_not; /* why nothing works; NULL if something does */
+};
+
+/*
+ * Tries every (version, cipher, direction) on a loopback connection of its own.
+ * Call before privileges are dropped: loading the kernel's module needs
+ * CAP_NET_ADMIN. Never fails: without support everything is false.
+ */
+void ktls_probe(struct ktls_support *out);
+
+/* What is kept of a connection while the kernel holds its keys: enough to change them. */
+struct ktls {
+	const struct ktls_support *support;
+	int fd;
+	bool has_ulp;
+	bool is_tls13;
+	bool is_server;
+	enum ktls_cipher cipher;
+	bool active[KTLS_DIRECTION_COUNT];
+	unsigned secret_len;
+	uint8_t secret[KTLS_DIRECTION_COUNT][TLS_SECRET_BYTES_MAX];
+};
+
+/* Prepares for a finished handshake on fd. False, with the reason, if this kernel cannot help. */
+NODISCARD bool ktls_init(struct ktls *ktls, const struct ktls_support *support, int fd,
+	const struct tls *tls, const char **why_not);
+
+/*
+ * Gives one direction to the kernel. No receive (or send) may be in flight, and
+ * no byte of that direction may lie in userspace. Returns 0 or -errno; after
+ * 0 there is no return.
+ */
+NODISCARD int ktls_install(struct ktls *ktls, const struct tls *tls, enum ktls_direction direction);
+
+/*
+ * The peer changed its key (RFC 8446 4.6.3): the next key of a direction goes
+ * into force. -EOPNOTSUPP where the kernel cannot; the connection must then be
+ * closed, since nothing more can be read.
+ */
+NODISCARD int ktls_rekey(struct ktls *ktls, enum ktls_direction direction);
+
+/* Sends one control record (21 alert, 22 handshake) now; -EAGAIN if the socket is full. */
+NODISCARD int ktls_send_control(int fd, uint8_t record_type, struct span content);
+
+/* Tells the kernel that this TLS 1.3 peer does not pad, which saves a copy. Only for proved
+ * partners. */
+void ktls_expect_no_pad(struct ktls *ktls);
+
+/* Room for the record type beside received data. */
+#define KTLS_CONTROL_BYTES CMSG_SPACE(1)
+
+/* The record type in a received message's control data; 23 (application data) if it has none. */
+uint8_t ktls_record_type(struct msghdr *message);
+
+/* Wipes the secrets. */
+void ktls_close(struct ktls *ktls);

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/net/record.h"
+
+#include "relay/base/limits.h"
+#include "relay/base/stats.h"
+#include <errno.h>
+
+/* Content types (RFC 8446 5.1) and what is met in them. */
+#define RECORD_ALERT 21
+#define RECORD_HANDSHAKE 22
+#define RECORD_APPLICATION_DATA 23
+#define ALERT_CLOSE_NOTIFY 0
+#define ALERT_UNEXPECTED_MESSAGE 10
+#define ALERT_INTERNAL_ERROR 80
+#define HANDSHAKE_NEW_SESSION_TICKET 4
+#define HANDSHAKE_KEY_UPDATE 24
+
+/* KeyUpdates that one connection may send: each costs key derivation and system calls. */
+#define KEY_UPDATES_MAX 64
+
+/* In clear. */
+
+static void plain_recv(struct conn *conn)
+{
+	conn_recv_bytes(conn, UINT32_MAX);
+}
+
+static void plain_received(struct conn *conn, uint32_t bytes)
+{
+	conn->raw_end += bytes;
+	conn->in_end = conn->raw_end;
+	conn->raw_start = conn->raw_end;
+	conn_input_ready(conn);
+}
+
+/* What was gathered is sent as it is. */
+static void plain_send(struct conn *conn)
+{
+	if (conn->send_op.in_flight || conn->out == NULL)
+		return;
+	ASSERT(conn->wire == NULL);
+	conn->wire = conn->out;
+	conn->wire_start = conn->out_start;
+	conn->wire_end = conn->out_end;
+	conn->out = NULL;
+	conn_send_wire(conn);
+}
+
+static void plain_shutdown(struct conn *conn)
+{
+	(void)conn;
+}
+
+const struct record_layer record_plain = {
+	.name = "none",
+	.recv = plain_recv,
+	.received = plain_received,
+	.send = plain_send,
+	.shutdown = plain_shutdown,
+};
+
+/* By OpenSSL. */
+
+/*
+ * While the receive side shall go to the kernel, a record that came in part is
+ * completed with exactly the bytes that it lacks: what is behind it must stay
+ * in the socket, since the kernel takes nothing back.
+ */
+static uint32_t user_recv_limit(struct conn *conn)
+{
+	uint32_t have = conn->raw_end - conn->raw_start;
+	int length;
+
+	if (!(conn->ktls_want & BIT(KTLS_DIRECTION_RX)) || !conn->ktls_rx_ready || have == 0)
+		return UINT32_MAX;
+	length = tls_record_length(span_make(conn->in->data + conn->raw_start, have));
+	if (length < 0)
+		return UINT32_MAX; /* the error is found when it is fed */
+	return length == 0 ? 5 - have : (uint32_t)length - have;
+}
+
+static void user_recv(struct conn *conn)
+{
+	conn_recv_bytes(conn, user_recv_limit(conn));
+}
+
+/* Decrypts one whole record in place. False ends the reading. */
+static bool user_decrypt(struct conn *conn, uint32_t length)
+{
+	struct span record = span_make(conn->in->data + conn->raw_start, length);
+	enum tls_status status;
+	size_t len;
+
+	if (conn->in_start == conn->in_end) {
+		conn->in_start = 0;
+		conn->in_end = 0;
+	}
+	tls_feed(conn->tls, record);
+	conn->raw_start += length;
+	do {
+		status = tls_read(conn->tls, conn->in->data + conn->in_end,
+			conn->raw_start - conn->in_end, &len);
+		conn->in_end += (uint32_t)len;
+	} while (status == TLS_DONE && len > 0);
+	if (status == TLS_MORE || status == TLS_DONE)
+		return true;
+	conn_ended(conn, status == TLS_CLOSED ? CONN_END_EOF : CONN_END_TLS);
+	return false;
+}
+
+static void user_read_records(struct conn *conn)
+{
+	bool goes_on = true;
+
+	conn_sink_open(conn);
+	while (goes_on) {
+		int length = tls_record_length(span_make(
+			conn->in->data + conn->raw_start, conn->raw_end - conn->raw_start));
+
+		if (length < 0)
+			conn_ended(conn, CONN_END_TLS);
+		if (length <= 0 || (uint32_t)length > conn->raw_end - conn->raw_start)
+			break;
+		goes_on = user_decrypt(conn, (uint32_t)length);
+	}
+	conn_sink_close(conn);
+}
+
+static void user_received(struct conn *conn, uint32_t bytes)
+{
+	conn->raw_end += bytes;
+	if (conn->state == CONN_HANDSHAKE) {
+		handshake_run(conn);
+		return;
+	}
+	user_read_records(conn);
+	/* OpenSSL would answer a KeyUpdate under a key that is the kernel's by now. */
+	if (conn->tls->keys_changed && conn->tx == &record_kernel)
+		conn_ended(conn, CONN_END_KEY_UPDATE);
+	if (conn->in_start < conn->in_end)
+		conn->ktls_rx_ready = true;
+	handshake_offer_kernel(conn);
+	conn_send_wire(conn);
+	if (conn->has_ended && conn->in_start == conn->in_end)
+		return;
+	conn_input_ready(conn);
+}
+
+static void user_send(struct conn *conn)
+{
+	enum tls_status status = TLS_DONE;
+	size_t taken;
+
+	if (conn->send_op.in_flight || conn->out == NULL)
+		return;
+	conn_sink_open(conn);
+	while (status == TLS_DONE && conn->out_start < conn->out_end) {
+		status = tls_write(conn->tls,
+			span_make(
+				conn->out->data + conn->out_start, conn->out_end - conn->out_start),
+			&taken);
+		conn->out_start += (uint32_t)taken;
+	}
+	conn_sink_close(conn);
+	if (conn->out_start == conn->out_end) {
+		iobuf_put(&conn->net->bufs, &conn->out);
+	} else {
+		/* The wire buffer was the smaller: what is left makes room behind it. */
+		conn->out_end -= conn->out_start;
+		memmove(conn->out->data, conn->out->data + conn->out_start, conn->out_end);
+		conn->out_start = 0;
+	}
+	if (status == TLS_FAILED || status == TLS_CLOSED) {
+		iobuf_put(&conn->net->bufs, &conn->out);
+		conn_ended(conn, CONN_END_TLS);
+	}
+	conn_send_wire(conn);
+}
+
+static void user_shutdown(struct conn *conn)
+{
+	conn_sink_open(conn);
+	tls_write_close(conn->tls);
+	conn_sink_close(conn);
+	conn_send_wire(conn);
+}
+
+const struct record_layer record_user = {
+	.name = "user",
+	.recv = user_recv,
+	.received = user_received,
+	.send = user_send,
+	.shutdown = user_shutdown,
+};
+
+/* By the kernel. */
+
+/*
+ * Every receive brings room for the record type, so that a control record comes
+ * like data does; without it the kernel answers EIO and a second call is needed.
+ */
+static void kernel_recv(struct conn *conn)
+{
+	struct iobufs *bufs = &conn->net->bufs;
+
+	conn->message = (struct msghdr){.msg_iov = &conn->piece,
+		.msg_iovlen = 1,
+		.msg_control = conn->control,
+		.msg_controllen = sizeof(conn->control)};
+	if (conn->in == NULL && conn->is_bulk_in)
+		conn->in = iobuf_take_bulk(bufs);
+	if (conn->in == NULL && !bufs->provided)
+		conn->in = iobuf_take_small(bufs);
+	if (conn->in == NULL) {
+		conn->piece = (struct iovec){.iov_len = IOBUF_SMALL_BYTES};
+		loop_recvmsg_provided(conn->net->loop, &conn->recv_op, conn->fd, &conn->message);
+		return;
+	}
+	conn->piece.iov_len = conn_in_room(conn);
+	conn->piece.iov_base = conn->in->data + conn->in_end;
+	loop_recvmsg(conn->net->loop, &conn->recv_op, conn->fd, &conn->message);
+}
+
+static void kernel_send_alert(struct conn *conn, uint8_t level, uint8_t description)
+{
+	const uint8_t alert[2] = {level, description};
+
+	/* A peer that takes nothing more does not get its alert: the connection ends all the same.
+	 */
+	STAT(other_syscalls);
+	if (conn->tx == &record_kernel &&
+		ktls_send_control(conn->fd, RECORD_ALERT, span_make(alert, sizeof(alert))) < 0)
+		STAT(alerts_unsent);
+}
+
+/*
+ * The peer's next record is under its next key (RFC 8446 4.6.3). If it asks for
+ * ours to change too, our KeyUpdate goes out under the old key first; that needs
+ * an idle send side, which between commands is the rule: else the session ends.
+ */
+static bool kernel_key_update(struct conn *conn, struct span message)
+{
+	static const uint8_t answer[5] = {HANDSHAKE_KEY_UPDATE, 0, 0, 1, 0};
+	bool is_asked;
+
+	STAT(ktls_key_update);
+	if (message.len != 5 || message.data[4] > 1 || ++conn->key_updates > KEY_UPDATES_MAX)
+		return false;
+	is_asked = message.data[4] == 1;
+	if (ktls_rekey(&conn->ktls, KTLS_DIRECTION_RX) < 0)
+		return false;
+	STAT(ktls_rekeyed);
+	if (!is_asked)
+		return true;
+	if (conn->tx != &record_kernel || conn->send_op.in_flight)
+		return false;
+	STAT(other_syscalls);
+	return ktls_send_control(conn->fd, RECORD_HANDSHAKE, span_make(answer, sizeof(answer))) ==
+		       0 &&
+	       ktls_rekey(&conn->ktls, KTLS_DIRECTION_TX) == 0;
+}
+
+static void kernel_handshake_record(struct conn *conn, struct span message)
+{
+	/* A ticket to us as a client: the session that matters was kept before the hand-off. */
+	if (message.len > 0 && message.data[0] == HANDSHAKE_NEW_SESSION_TICKET &&
+		!conn->ktls.is_server)
+		return;
+	if (message.len > 0 && message.data[0] == HANDSHAKE_KEY_UPDATE && conn->ktls.is_tls13) {
+		if (kernel_key_update(conn, message))
+			return;
+		STAT(tls_key_update_closed);
+		kernel_send_alert(conn, 2, ALERT_INTERNAL_ERROR);
+		conn_ended(conn, CONN_END_KEY_UPDATE);
+		return;
+	}
+	/* Renegotiation in TLS 1.2, or nonsense. */
+	kernel_send_alert(conn, 2, ALERT_UNEXPECTED_MESSAGE);
+	conn_ended(conn, CONN_END_TLS);
+}
+
+static void kernel_control(struct conn *conn, uint8_t record_type, struct span content)
+{
+	if (record_type == RECORD_ALERT && content.len == 2 &&
+		content.data[1] == ALERT_CLOSE_NOTIFY)
+		conn_ended(conn, CONN_END_EOF);
+	else if (record_type == RECORD_HANDSHAKE)
+		kernel_handshake_record(conn, content);
+	else
+		conn_ended(conn, CONN_END_TLS);
+}
+
+static void kernel_received(struct conn *conn, uint32_t bytes)
+{
+	uint8_t record_type = ktls_record_type(&conn->message);
+
+	if (record_type == RECORD_APPLICATION_DATA) {
+		conn->in_end += bytes;
+		conn->raw_start = conn->in_end;
+		conn->raw_end = conn->in_end;
+	} else {
+		kernel_control(conn, record_type, span_make(conn->in->data + conn->in_end, bytes));
+	}
+	if (!conn->has_ended)
+		conn_input_ready(conn);
+}
+
+static void kernel_shutdown(struct conn *conn)
+{
+	kernel_send_alert(conn, 1, ALERT_CLOSE_NOTIFY);
+}
+
+const struct record_layer record_kernel = {
+	.name = "kernel",
+	.recv = kernel_recv,
+	.received = kernel_received,
+	.send = plain_send,
+	.shutdown = kernel_shutdown,
+};

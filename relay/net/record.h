@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * record.h: who protects the bytes of a connection, a table for each kind.
+ *
+ * conn.c calls through these; each direction has its own, so that a
+ * connection may receive through the kernel and send through OpenSSL.
+ * What is private to conn.c, record.c and handshake.c is declared here too.
+ */
+
+#include "relay/net/conn.h"
+
+struct record_layer {
+	const char *name;
+	/* Asks the kernel for input. */
+	void (*recv)(struct conn *conn);
+	/* bytes of input came, behind what the buffer held. */
+	void (*received)(struct conn *conn, uint32_t bytes);
+	/* Puts gathered text on the wire, if nothing is under way. */
+	void (*send)(struct conn *conn);
+	/* Says goodbye: close_notify. May put bytes on the wire. */
+	void (*shutdown)(struct conn *conn);
+};
+
+extern const struct record_layer record_plain;
+extern const struct record_layer record_user;   /* OpenSSL */
+extern const struct record_layer record_kernel; /* kernel TLS */
+
+/* Receives up to bytes_max more at the end of the buffer, or wherever the kernel picks. */
+void conn_recv_bytes(struct conn *conn, uint32_t bytes_max);
+
+/* Room behind what the buffer holds, made by moving it to the front. */
+uint32_t conn_in_room(struct conn *conn);
+
+/* Gives an empty receive buffer back. */
+void conn_in_tidy(struct conn *conn);
+
+/* Hands new text to the owner, or asks on. */
+void conn_input_ready(struct conn *conn);
+
+/* Nothing more will be received: on_end is called in the next turn. */
+void conn_ended(struct conn *conn, enum conn_end why);
+
+/* Sends what lies on the wire. */
+void conn_send_wire(struct conn *conn);
+
+/* Lets OpenSSL write behind what lies on the wire; returns what a call in between has added. */
+void conn_sink_open(struct conn *conn);
+void conn_sink_close(struct conn *conn);
+
+/* Runs the handshake as far as it goes. */
+void handshake_run(struct conn *conn);
+
+/* Hands over to the kernel what is wanted and can go now. */
+void handshake_offer_kernel(struct conn *conn);
+
+/* The TLS object is not needed any more. */
+void handshake_free_tls(struct conn *conn);

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/smtp/session.h"
+
+#include "relay/base/limits.h"
+#include "relay/base/log.h"
+#include "relay/base/stats.h"
+
+/*
+ * body.c: the part of a session between DATA or BDAT and the answer to the message.
+ */
+
+/* A body is received into bulk buffers once so much of it has come. */
+#define BULK_AFTER_BYTES 16384
+
+/* Less room than this in the sink is not worth a call. */
+#define BODY_ROOM_MIN 256
+
+static const char nexthop_lost[] = "451 4.4.2 Connection to the next hop was lost\r\n";
+
+void session_discard(struct session *session, struct span reply)
+{
+	struct transaction *transaction = &session->transaction;
+
+	if (transaction->is_discarding)
+		return;
+	session->sink->ops->abandon(session->sink);
+	session->waits &= ~(unsigned)SESSION_WAIT_SINK;
+	transaction->is_discarding = true;
+	reply = span_head(reply, sizeof(transaction->refusal) - 1);
+	memcpy(transaction->refusal, reply.data, reply.len);
+	transaction->refusal[reply.len] = '\0';
+}
+
+static struct trace body_trace(const struct session *session)
+{
+	const struct tls_facts *facts = &session->conn.facts;
+
+	return (struct trace){.helo = span_of(session->helo),
+		.peer_address = session->peer,
+		.fqdn = session->connector->fqdn,
+		.connector = session->connector->name,
+		.session_id = session->id,
+		.is_extended = session->is_extended,
+		.is_utf8 = session->transaction.is_utf8,
+		.tls_version = facts->version,
+		.tls_cipher = facts->cipher,
+		.tls_bits = facts->cipher_bits,
+		.client_subject = facts->subject[0] != '\0' ? facts->subject : NULL,
+		.client_is_verified = facts->verdict == VERDICT_VALID,
+		.recipient = span_of(session->transaction.recipient),
+		.now = time(NULL)};
+}
+
+/* Counters begin, and our Received field goes in front of the message. */
+static void body_begin(struct session *session, enum session_state state)
+{
+	struct trace trace = body_trace(session);
+	uint8_t received[TRACE_BYTES_MAX];
+	size_t len = trace_received(&trace, received);
+
+	session_enter(session, state);
+	dot_reader_init(&session->transaction.dot);
+	header_scan_init(&session->transaction.header);
+	/* Every command was answered, so nothing is gathered in the sink: a field finds room. */
+	ASSERT(session->sink->ops->room(session->sink) >= len);
+	session->sink->ops->body(session->sink, span_make(received, len));
+}
+
+/* Limits and rules that the body may have broken by now. */
+static void body_judge(struct session *session)
+{
+	const struct receive_connector *connector = session->connector;
+	const struct transaction *transaction = &session->transaction;
+	unsigned flaws = transaction->is_binary ? 0 : transaction->dot.flaws;
+	const char *refusal = NULL;
+
+	if (transaction->body_bytes > connector->max_message_bytes)
+		refusal = "552 5.3.4 Message size exceeds fixed maximum message size\r\n";
+	else if (transaction->header.bytes > connector->max_header_bytes)
+		refusal = "552 5.3.4 Header size exceeds fixed maximum size\r\n";
+	else if (transaction->header.received_count > connector->max_hop_count)
+		refusal = "554 5.4.6 Hop count exceeded - possible mail loop\r\n";
+	else if (flaws & (BODY_BARE_CR | BODY_BARE_LF) && connector->bare_newline == NEWLINE_REJECT)
+		refusal = "550 5.6.11 Bare CR or LF in a message is not allowed\r\n";
+	else if (flaws & BODY_NUL && connector->nul == NEWLINE_REJECT)
+		refusal = "550 5.6.0 NUL in a message is not allowed\r\n";
+	if (refusal != NULL)
+		session_discard(session, span_of(refusal));
+}
+
+/* One piece of body goes to the sink, which has room for it, or nowhere. */
+static void body_pass(struct session *session, struct span text)
+{
+	struct transaction *transaction = &session->transaction;
+
+	transaction->body_bytes += text.len;
+	if (transaction->body_bytes > BULK_AFTER_BYTES)
+		session->conn.is_bulk_in = true;
+	if (transaction->is_discarding)
+		return;
+	header_scan(&transaction->header, text);
+	body_judge(session);
+	if (!transaction->is_discarding)
+		session->sink->ops->body(session->sink, text);
+}
+
+/* How much input may be taken now; 0: the sink says when. */
+static size_t body_room(struct session *session)
+{
+	size_t room = SIZE_MAX;
+
+	if (!session->transaction.is_discarding)
+		room = session->sink->ops->room(session->sink);
+	if (room < BODY_ROOM_MIN) {
+		session->waits |= SESSION_WAIT_SINK;
+		return 0;
+	}
+	return room;
+}
+
+static void body_log(
+	const struct session *session, const char *result, unsigned code, struct span text)
+{
+	const struct transaction *transaction = &session->transaction;
+	char sender[SESSION_SENDER_BYTES];
+	char recipient[SESSION_SENDER_BYTES];
+	char reply[256];
+
+	log_event(LOG_LEVEL_INFO, session->id, "message",
+		"result=%s code=%u from=%s to=%s recipients=%lu bytes=%lu reply=%s", result, code,
+		log_quote_text(transaction->sender, sender, sizeof(sender)),
+		transaction->recipient[0] == '\0'
+			? "-"
+			: log_quote_text(transaction->recipient, recipient, sizeof(recipient)),
+		(unsigned long)transaction->rcpt_accepted, (unsigned long)transaction->body_bytes,
+		log_quote(text, reply, sizeof(reply)));
+}
+
+/* The answer to the message, ours or the next hop's. */
+static void body_end_message(struct session *session, unsigned code, struct span wire)
+{
+	const struct transaction *transaction = &session->transaction;
+
+	if (transaction->dot.flaws & (BODY_BARE_CR | BODY_BARE_LF))
+		STAT(body_bare_newline);
+	if (transaction->dot.flaws & BODY_NUL)
+		STAT(body_nul);
+	body_log(session, code < 300 ? "accepted" : "refused", code,
+		span_head(wire, wire.len > 2 ? wire.len - 2 : 0));
+	if (code < 300) {
+		STAT(messages);
+		STAT_ADD(message_bytes, transaction->body_bytes);
+		session->message_count++;
+	} else {
+		STAT(messages_refused);
+	}
+	session_write(session, wire);
+	session_reset(session);
+	session_enter(session, SESSION_READY);
+}
+
+/* The refusal that a discarded body ends with. */
+static void body_end_refused(struct session *session)
+{
+	char refusal[SESSION_REPLY_BYTES];
+
+	/* A copy, since ending the message forgets the transaction. */
+	memcpy(refusal, session->transaction.refusal, sizeof(refusal));
+	body_end_message(session, (unsigned)strtoul(refusal, NULL, 10), span_of(refusal));
+}
+
+static void body_finish(struct session *session)
+{
+	if (!session->transaction.is_discarding)
+		body_judge(session);
+	if (session->transaction.is_discarding) {
+		body_end_refused(session);
+		return;
+	}
+	session_enter(session, SESSION_FINISH);
+	session->waits |= SESSION_WAIT_SINK;
+	if (session->sink->ops->finish(session->sink) == SINK_FAIL) {
+		session_discard(session, span_of(nexthop_lost));
+		body_end_refused(session);
+	}
+}
+
+bool body_run_data(struct session *session)
+{
+	struct transaction *transaction = &session->transaction;
+	struct span in = conn_input(&session->conn);
+	struct span text;
+	size_t consumed;
+	size_t room;
+	enum dot_status status;
+
+	if (in.len == 0)
+		return false;
+	room = body_room(session);
+	if (room == 0)
+		return false;
+	/* A byte that the reader held back may come on top of what it is given. */
+	status = dot_read(&transaction->dot, span_head(in, room - 2), &consumed, &text);
+	if (status == DOT_TEXT)
+		body_pass(session, text);
+	conn_consume(&session->conn, consumed);
+	if (status == DOT_END)
+		body_finish(session);
+	return true;
+}
+
+/* A chunk is complete: what follows is a command, or the message is whole. */
+static void body_end_chunk(struct session *session)
+{
+	struct transaction *transaction = &session->transaction;
+
+	if (transaction->chunk_is_last) {
+		body_check_end(&transaction->dot);
+		body_finish(session);
+		return;
+	}
+	if (transaction->is_discarding)
+		session_write(session, span_of(transaction->refusal));
+	else
+		session_reply(session, "250 2.6.0 Chunk received");
+	session_enter(session, SESSION_MAIL);
+}
+
+bool body_run_chunk(struct session *session)
+{
+	struct transaction *transaction = &session->transaction;
+	struct span in = span_head(conn_input(&session->conn), transaction->chunk_left);
+	size_t room;
+
+	if (in.len == 0 && transaction->chunk_left > 0)
+		return false;
+	if (in.len > 0) {
+		room = body_room(session);
+		if (room == 0)
+			return false;
+		in = span_head(in, room);
+		if (!transaction->is_binary)
+			body_check(&transaction->dot, in);
+		body_pass(session, in);
+		transaction->chunk_left -= in.len;
+		conn_consume(&session->conn, in.len);
+	}
+	if (transaction->chunk_left == 0)
+		body_end_chunk(session);
+	return true;
+}
+
+void body_start_data(struct session *session)
+{
+	session_reply(session, "354 Start mail input; end with <CRLF>.<CRLF>");
+	body_begin(session, SESSION_BODY);
+}
+
+void body_start_chunk(struct session *session)
+{
+	if (session->transaction.has_begun)
+		session_enter(session, SESSION_CHUNK);
+	else
+		body_begin(session, SESSION_CHUNK);
+	session->transaction.has_begun = true;
+}
+
+/* The next hop answered DATA, which stands for the client's DATA or first BDAT. */
+static void body_data_answered(struct session *session, unsigned code, struct span wire)
+{
+	struct transaction *transaction = &session->transaction;
+
+	transaction->is_data_pending = false;
+	if (code == 354 && transaction->has_bdat) {
+		body_start_chunk(session);
+	} else if (code == 354) {
+		session_write(session, wire);
+		body_begin(session, SESSION_BODY);
+	} else if (transaction->has_bdat) {
+		session_discard(session, wire);
+		session_enter(session, SESSION_CHUNK);
+	} else {
+		session_write(session, wire);
+		session_reset(session);
+		session_enter(session, SESSION_READY);
+	}
+}
+
+void body_answered(struct session *session, unsigned code, struct span wire)
+{
+	if (session->transaction.is_data_pending)
+		body_data_answered(session, code, wire);
+	else if (session->state == SESSION_FINISH)
+		body_end_message(session, code, wire);
+}

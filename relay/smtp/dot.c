@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/smtp/dot.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+/* RFC 5322 2.1.1: bytes of a line before its CR LF; a stuffed dot does not count. */
+#define BODY_LINE_BYTES_MAX 998
+
+/* Bytes that are looked at together: a bit of a mask for each. */
+#define DOT_BLOCK_BYTES 64
+
+/*
+ * What came last. The first three are all that a body without dots at line
+ * starts ever sees, and the only ones in which dot_scan() may be called.
+ */
+enum dot_state {
+	AT_LINE_START, /* the body began or a CR LF ended: a dot here is stuffing or the end */
+	AT_TEXT,       /* inside a line */
+	AT_CR,         /* inside a line, behind a CR which was given as text already */
+	AT_DOT,        /* behind the dot that began a line; that one is never given */
+	AT_DOT_CR,     /* behind that dot and a CR: held back, for it may belong to the end */
+	AT_END,        /* end of data was found; only dot_reader_init() leads on */
+};
+
+static void dot_enter(struct dot_reader *reader, enum dot_state state)
+{
+	reader->state = (uint8_t)state;
+}
+
+/* A bit for each byte of a block, the first in the lowest place. */
+struct dot_block {
+	uint64_t cr;
+	uint64_t lf;
+	uint64_t dot;
+	bool has_nul;
+	bool has_high;
+};
+
+#ifdef __SSE2__
+
+static inline uint64_t dot_block_match(const __m128i quarters[4], char byte)
+{
+	const __m128i want = _mm_set1_epi8(byte);
+	uint64_t a = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(quarters[0], want));
+	uint64_t b = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(quarters[1], want));
+	uint64_t c = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(quarters[2], want));
+	uint64_t d = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(quarters[3], want));
+
+	return a | b << 16 | c << 32 | d << 48;
+}
+
+static inline struct dot_block dot_block_look(const uint8_t *at)
+{
+	const __m128i quarters[4] = {
+		_mm_loadu_si128((const __m128i *)(const void *)at),
+		_mm_loadu_si128((const __m128i *)(const void *)(at + 16)),
+		_mm_loadu_si128((const __m128i *)(const void *)(at + 32)),
+		_mm_loadu_si128((const __m128i *)(const void *)(at + 48)),
+	};
+	__m128i any = _mm_or_si128(
+		_mm_or_si128(quarters[0], quarters[1]), _mm_or_si128(quarters[2], quarters[3]));
+	__m128i least = _mm_min_epu8(
+		_mm_min_epu8(quarters[0], quarters[1]), _mm_min_epu8(quarters[2], quarters[3]));
+
+	return (struct dot_block){
+		.cr = dot_block_match(quarters, '\r'),
+		.lf = dot_block_match(quarters, '\n'),
+		.dot = dot_block_match(quarters, '.'),
+		.has_nul = _mm_movemask_epi8(_mm_cmpeq_epi8(least, _mm_setzero_si128())) != 0,
+		.has_high = _mm_movemask_epi8(any) != 0,
+	};
+}
+
+#else
+
+static inline struct dot_block dot_block_look(const uint8_t *at)
+{
+	struct dot_block block = {0};
+
+	for (unsigned i = 0; i < DOT_BLOCK_BYTES; i++) {
+		block.cr |= (uint64_t)(at[i] == '\r') << i;
+		block.lf |= (uint64_t)(at[i] == '\n') << i;
+		block.dot |= (uint64_t)(at[i] == '.') << i;
+		block.has_nul |= at[i] == '\0';
+		block.has_high |= at[i] > 127;
+	}
+	return block;
+}
+
+#endif
+
+/* A walk over one piece of input. */
+struct dot_walk {
+	struct span in;
+	size_t at;
+	ptrdiff_t line_at;   /* where the line began; negative: in an earlier piece */
+	enum dot_state last; /* one of the first three */
+	unsigned flaws;
+	bool stops_at_dot; /* at a dot that begins a line */
+};
+
+/* A CR LF ended the line whose LF is at lf_at. */
+static inline void dot_walk_end_line(struct dot_walk *walk, size_t lf_at)
+{
+	if ((ptrdiff_t)lf_at - 1 - walk->line_at > BODY_LINE_BYTES_MAX)
+		walk->flaws |= BODY_LONG_LINE;
+}
+
+/*
+ * Walks whole blocks, up to the one in which the walk has to stop. All is done
+ * on masks, without a branch that depends on where the lines end: text costs the
+ * same whatever the length of its lines.
+ */
+static void dot_walk_blocks(struct dot_walk *walk)
+{
+	uint64_t after_cr = walk->last == AT_CR;
+	uint64_t at_start = walk->last == AT_LINE_START;
+
+	for (; walk->in.len - walk->at >= DOT_BLOCK_BYTES; walk->at += DOT_BLOCK_BYTES) {
+		struct dot_block block = dot_block_look(walk->in.data + walk->at);
+		uint64_t behind_cr = block.cr << 1 | after_cr;
+		uint64_t ends = block.lf & behind_cr;
+		uint64_t starts = ends << 1 | at_start;
+
+		if (walk->stops_at_dot && (block.dot & starts) != 0)
+			break;
+		walk->flaws |= (behind_cr & ~block.lf) != 0 ? BODY_BARE_CR : 0u;
+		walk->flaws |= (block.lf & ~behind_cr) != 0 ? BODY_BARE_LF : 0u;
+		walk->flaws |= block.has_nul ? BODY_NUL : 0u;
+		walk->flaws |= block.has_high ? BODY_EIGHT_BIT : 0u;
+		if (ends != 0) {
+			/* Only the first end can be far from the one before it. */
+			dot_walk_end_line(walk, walk->at + (size_t)__builtin_ctzll(ends));
+			walk->line_at = (ptrdiff_t)walk->at + 64 - __builtin_clzll(ends);
+		}
+		after_cr = block.cr >> 63;
+		at_start = ends >> 63;
+	}
+	walk->last = after_cr != 0 ? AT_CR : at_start != 0 ? AT_LINE_START : AT_TEXT;
+}
+
+/* Walks what is too short for a block, or the block in which a dot stops the walk. */
+static void dot_walk_bytes(struct dot_walk *walk)
+{
+	for (; walk->at < walk->in.len; walk->at++) {
+		uint8_t byte = walk->in.data[walk->at];
+
+		if (byte == '.' && walk->last == AT_LINE_START && walk->stops_at_dot)
+			break;
+		if (byte == '\n' && walk->last == AT_CR) {
+			dot_walk_end_line(walk, walk->at);
+			walk->line_at = (ptrdiff_t)walk->at + 1;
+			walk->last = AT_LINE_START;
+			continue;
+		}
+		walk->flaws |= walk->last == AT_CR ? BODY_BARE_CR : 0u;
+		walk->flaws |= byte == '\n' ? BODY_BARE_LF : 0u;
+		walk->flaws |= byte == '\0' ? BODY_NUL : 0u;
+		walk->flaws |= byte > 127 ? BODY_EIGHT_BIT : 0u;
+		walk->last = byte == '\r' ? AT_CR : AT_TEXT;
+	}
+}
+
+/*
+ * Looks at body text, up to a dot that begins a line or, if stops_at_dot is
+ * false, to the end of in. Returns how many bytes these are.
+ */
+static size_t dot_scan(struct dot_reader *reader, struct span in, bool stops_at_dot)
+{
+	struct dot_walk walk = {
+		.in = in,
+		.line_at = -(ptrdiff_t)reader->column,
+		.last = (enum dot_state)reader->state,
+		.flaws = reader->flaws,
+		.stops_at_dot = stops_at_dot,
+	};
+	ptrdiff_t column;
+
+	ASSERT(walk.last == AT_LINE_START || walk.last == AT_TEXT || walk.last == AT_CR);
+	dot_walk_blocks(&walk);
+	dot_walk_bytes(&walk);
+
+	/*
+	 * One byte more than the limit may be the CR of the line's end. With two
+	 * more the line is too long for sure, and counting on would only wrap.
+	 */
+	column = (ptrdiff_t)walk.at - walk.line_at;
+	if (column > BODY_LINE_BYTES_MAX + 1) {
+		walk.flaws |= BODY_LONG_LINE;
+		column = BODY_LINE_BYTES_MAX + 2;
+	}
+	reader->column = (uint32_t)column;
+	reader->flaws = walk.flaws;
+	dot_enter(reader, walk.last);
+	return walk.at;
+}
+
+void dot_reader_init(struct dot_reader *reader)
+{
+	*reader = (struct dot_reader){.state = AT_LINE_START};
+}
+
+/* Does this byte, which follows the dot that began a line, belong to the end of data so far? */
+static bool dot_read_may_end(struct dot_reader *reader, uint8_t byte)
+{
+	if (reader->state == AT_DOT && byte == '\r') {
+		dot_enter(reader, AT_DOT_CR);
+		return true;
+	}
+	if (reader->state == AT_DOT_CR && byte == '\n') {
+		dot_enter(reader, AT_END);
+		return true;
+	}
+	return false;
+}
+
+/* The byte behind CR LF "." CR is no LF: the CR was text after all, and a bare one. */
+static struct span dot_read_held_cr(struct dot_reader *reader)
+{
+	static const uint8_t held_cr = '\r';
+
+	reader->flaws |= BODY_BARE_CR;
+	reader->column = 1;
+	dot_enter(reader, AT_TEXT);
+	return span_make(&held_cr, 1);
+}
+
+enum dot_status dot_read(
+	struct dot_reader *reader, struct span in, size_t *consumed, struct span *text)
+{
+	size_t at = 0;
+
+	ASSERT(reader->state != AT_END);
+	while (at < in.len) {
+		if (reader->state == AT_DOT || reader->state == AT_DOT_CR) {
+			if (dot_read_may_end(reader, in.data[at])) {
+				at++;
+			} else if (reader->state == AT_DOT) {
+				dot_enter(reader, AT_TEXT);
+			} else {
+				*consumed = at;
+				*text = dot_read_held_cr(reader);
+				return DOT_TEXT;
+			}
+		} else {
+			struct span rest = span_skip(in, at);
+			size_t count = dot_scan(reader, rest, true);
+
+			if (count > 0) {
+				*consumed = at + count;
+				*text = span_head(rest, count);
+				return DOT_TEXT;
+			}
+			dot_enter(reader, AT_DOT);
+			at++;
+		}
+		if (reader->state == AT_END) {
+			*consumed = at;
+			return DOT_END;
+		}
+	}
+	*consumed = in.len;
+	return DOT_MORE;
+}
+
+void body_check(struct dot_reader *reader, struct span in)
+{
+	(void)dot_scan(reader, in, false);
+}
+
+void body_check_end(struct dot_reader *reader)
+{
+	if (reader->state == AT_CR)
+		reader->flaws |= BODY_BARE_CR;
+	if (reader->column > BODY_LINE_BYTES_MAX)
+		reader->flaws |= BODY_LONG_LINE;
+}
+
+void dot_writer_init(struct dot_writer *writer)
+{
+	*writer = (struct dot_writer){.state = AT_LINE_START};
+}
+
+size_t dot_write(struct dot_writer *writer, struct span in, uint8_t *out, size_t out_bytes_max,
+	size_t *out_len)
+{
+	/* The reader's scan finds the places; what else it notes is dropped. */
+	struct dot_reader scan = {.state = writer->state};
+	size_t used = 0;
+	size_t len = 0;
+
+	while (used < in.len && len < out_bytes_max) {
+		struct span rest = span_head(span_skip(in, used), out_bytes_max - len);
+		size_t count = dot_scan(&scan, rest, true);
+
+		if (count > 0) {
+			memcpy(out + len, rest.data, count);
+			used += count;
+			len += count;
+		} else {
+			/* The body's own dot comes next, as text: there may be no room for it now.
+			 */
+			out[len++] = '.';
+			dot_enter(&scan, AT_TEXT);
+		}
+	}
+	*writer = (struct dot_writer){.state = scan.state};
+	*out_len = len;
+	return used;
+}
+
+size_t dot_write_end(struct dot_writer *writer, uint8_t out[DOT_END_BYTES_MAX])
+{
+	static const char end[] = "\r\n.\r\n";
+	size_t skip = writer->state == AT_LINE_START ? 2 : 0;
+
+	memcpy(out, end + skip, DOT_END_BYTES_MAX - skip);
+	*writer = (struct dot_writer){.state = AT_END};
+	return DOT_END_BYTES_MAX - skip;
+}

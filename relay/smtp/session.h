@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * session.h: one inbound SMTP conversation, from banner to close.
+ *
+ *   TLS (implicit) --> GREETING --> HELLO --EHLO--> READY --MAIL--> MAIL --DATA--> BODY
+ *                                     ^             |  ^             |    BDAT     |  ^
+ *                                     |    STARTTLS |  +-- RSET -----+--> CHUNK <--+  |
+ *                                     +--- TLS <----+  |                    |         |
+ *                                                      +---- the sink's answer <-- FINISH
+ *
+ *   EHLO and RSET lead back to READY. Any state goes to CLOSE: QUIT, deadline,
+ *   I/O error, too many errors. After TLS nothing from before is remembered
+ *   (RFC 3207 4.2).
+ *
+ * Owns: its conn, and the transaction between MAIL and the sink's answer.
+ * Borrows: the connector, until on_closed of its owner.
+ * Fails: never upward. A peer's mistakes are replies; ours are assertions.
+ *
+ * While a verb waits (TLS, sink) nothing is read from the peer, so the receive
+ * buffer is the only queue. MAIL and RCPT go on to the sink without waiting for
+ * each other's answers (RFC 2920); answers come back in order, and every other
+ * verb waits until all are there.
+ */
+
+#include "policy/policy.h"
+#include "relay/net/conn.h"
+#include "relay/smtp/dot.h"
+#include "relay/smtp/header.h"
+#include "relay/smtp/sink.h"
+#include "relay/smtp/trace.h"
+
+enum session_state {
+	SESSION_GREETING, /* nothing was said yet */
+	SESSION_HELLO,    /* banner sent, or TLS just begun: nothing is known of the peer */
+	SESSION_READY,    /* greeted; no transaction */
+	SESSION_TLS,      /* handshake running; the peer is not read as SMTP */
+	SESSION_MAIL,     /* MAIL was given to the sink, RCPT may follow */
+	SESSION_BODY,     /* DATA: text until CR LF . CR LF */
+	SESSION_CHUNK,    /* BDAT: so many octets */
+	SESSION_FINISH,   /* the message is complete, its answer is awaited */
+	SESSION_CLOSE,    /* the connection is ending */
+	SESSION_STATE_COUNT,
+};
+
+/* What the session waits for before it reads or parses on; a set of bits. */
+enum session_wait {
+	SESSION_WAIT_DRAIN = 1,   /* replies must leave first */
+	SESSION_WAIT_SINK = 2,    /* the sink has to answer or make room */
+	SESSION_WAIT_REPLIES = 4, /* answers to MAIL and RCPT, before the next verb */
+};
+
+#define SESSION_ID_BYTES 20
+#define SESSION_HELO_BYTES 256
+#define SESSION_SENDER_BYTES 320
+#define SESSION_REPLY_BYTES 512
+
+/* What MAIL began. */
+struct transaction {
+	unsigned pending;     /* answers to MAIL and RCPT that have not come */
+	bool is_mail_pending; /* the first of them is MAIL's */
+	bool is_refused;      /* MAIL was answered 4xx or 5xx */
+	bool has_bdat;        /* a chunk came: DATA is out of order now (RFC 3030 2) */
+	bool is_utf8;
+	bool is_binary;
+	bool is_data_pending; /* the sink's answer to DATA has not come */
+	bool has_begun;       /* the first chunk came: counters run */
+	bool is_discarding;   /* refusal is set: the body is read and thrown away */
+	uint64_t rcpt_count;
+	uint64_t rcpt_accepted;
+	uint64_t body_bytes;
+	uint64_t chunk_left;
+	bool chunk_is_last;
+	struct header_scan header;
+	struct dot_reader dot;
+	char sender[SESSION_SENDER_BYTES];    /* "<a@b>", for the log */
+	char recipient[SESSION_SENDER_BYTES]; /* the only one, or "" */
+	char refusal[SESSION_REPLY_BYTES];    /* reply with CR LF; "" while all is well */
+};
+
+struct session;
+
+struct session_owner {
+	/* The conversation is over; the session may be freed. */
+	void (*on_closed)(struct session *session);
+};
+
+struct session {
+	struct conn conn;
+	const struct session_owner *owner;
+	const struct receive_connector *connector;
+	const struct tls_context *tls_context; /* NULL: no TLS here */
+	struct sink *sink;
+
+	enum session_state state;
+	unsigned waits;
+	unsigned announced;      /* enum ehlo_keyword bits of our last EHLO reply */
+	uint64_t announced_size; /* its SIZE */
+	bool is_extended;        /* EHLO, not HELO */
+	bool is_ehlo_waiting;    /* EHLO was parsed; the sink says what to announce */
+	bool is_skipping;        /* the rest of an over-long line is dropped */
+	bool is_running;         /* session_run() is on the stack */
+	bool is_tls_logged;
+	bool is_draining;       /* no further message is begun */
+	uint64_t drop_left;     /* of a refused chunk: octets still to be read and thrown away */
+	const char *drop_reply; /* what answers it then */
+	bool starts_tls;        /* STARTTLS was answered 220: TLS begins when that has left */
+	uint64_t errors;        /* protocol errors so far */
+	uint64_t opened_ms;
+	uint64_t message_count;
+	time_t now; /* wall clock at the last MAIL */
+
+	struct transaction transaction;
+	char id[SESSION_ID_BYTES];
+	char peer[ADDRESS_TEXT_BYTES]; /* without the port */
+	char helo[SESSION_HELO_BYTES];
+};
+
+/*
+ * Begins a conversation on an accepted socket. The caller has taken the session
+ * from its pool and set owner, connector, tls_context, sink, id and peer.
+ */
+void session_open(struct session *session, struct conn_net *net, int fd);
+
+/* Ends it: at once between messages, after the running message otherwise. */
+void session_drain(struct session *session);
+
+/* Ends it now with a 421. */
+void session_kick(struct session *session, const char *reply);
+
+/* For verbs.c. */
+
+/* Assigns the state; asserts that the edge is legal. */
+void session_enter(struct session *session, enum session_state state);
+
+/* Gathers a reply line; text without CR LF. */
+void session_reply(struct session *session, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* A reply to a mistake: counted, and after too many the session ends. */
+void session_error(struct session *session, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* Forgets the transaction, here and in the sink. */
+void session_reset(struct session *session);
+
+/* Says goodbye with what has been replied. */
+void session_close(struct session *session);
+
+/* Writes a reply that has its CR LF. */
+void session_write(struct session *session, struct span wire);
+
+/* May a reply of our own be given now? If not, it must wait for the sink's answers. */
+bool session_may_reply(struct session *session);
+
+/* From here on the body is thrown away, and reply (with CR LF) answers it. */
+void session_discard(struct session *session, struct span reply);
+
+/* Answers EHLO once it is known what the path can carry. */
+void session_answer_ehlo(struct session *session);
+
+/*
+ * Carries out one command line. False: it has to wait for earlier answers, and
+ * is given again when they have come.
+ */
+NODISCARD bool verb_run(struct session *session, struct span line);
+
+/* 354 and the body; the sink is ready for it. */
+void body_start_data(struct session *session);
+
+/* The next chunk, or the first. */
+void body_start_chunk(struct session *session);
+
+/* The sink answered DATA or the message. */
+void body_answered(struct session *session, unsigned code, struct span wire);
+
+/* Take what they can of the input. False: there is none, or it has to wait. */
+NODISCARD bool body_run_data(struct session *session);
+NODISCARD bool body_run_chunk(struct session *session);

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * worker.h: one thread: the ring, the pools and the sessions of one core. The
+ * only place where the layers are put together.
+ *
+ * Workers share the policy, which is read-only, and two words of struct
+ * worker_shared; nothing else.
+ */
+
+#include "policy/policy.h"
+#include "relay/base/stats.h"
+#include "relay/net/ktls.h"
+#include "relay/net/loop.h"
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* What all workers see. */
+struct worker_shared {
+	const struct policy *policy;
+	const struct loop_caps *caps;
+	const struct ktls_support *ktls_support;
+	_Atomic uint64_t *connections; /* open now, for each receive connector */
+	uint64_t started_s;            /* wall clock at start: part of session ids */
+};
+
+struct worker;
+
+/*
+ * Prepares worker number index and its listeners (so that privileges can be
+ * dropped before it runs). Each mistake is one line on stderr. -errno.
+ */
+NODISCARD int worker_create(
+	unsigned index, const struct worker_shared *shared, struct worker **out);
+
+/* Starts its thread. */
+NODISCARD int worker_start(struct worker *worker);
+
+/* Has the thread stop accepting and end its sessions; returns at once. */
+void worker_drain(struct worker *worker);
+
+/* Waits for the thread. Returns 0, or the -errno that ended it. */
+int worker_join(struct worker *worker);
+
+/* Frees it; the thread must have ended or never begun. */
+void worker_destroy(struct worker **worker);
+
+/* Its counters; read them any time. */
+const struct stats *worker_stats(const struct worker *worker);

@@ -1,0 +1,95 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# keywords.sh: the manual pages say what the code does, and nothing else.
+#
+#   keywords   name, kind and default of policy/keywords.c   =  items of postern.conf.5
+#   words      of policy/keywords.c, of loop_cap_names       in postern.conf.5
+#   counters   of relay/base/stats.h                         =  items of postern.8
+#   events     of log_event() in relay/                      in postern.8
+#   options    of "postern --help"                           =  items of postern.8
+#
+# The last needs the binary: $POSTERN, or build/release/postern. Exit: 0 all agree, 1 something
+# does not (each line says what), 77 all agree but there is no binary to ask.
+
+set -euo pipefail
+export LC_ALL=C
+cd "$(dirname "$0")/../.."
+
+conf=policy/postern.conf.5
+page=relay/postern.8
+failed=0
+
+# same WHAT CODE PAGE: two sorted lists; says what one has and the other lacks.
+same() {
+	local line
+	while IFS= read -r line; do
+		echo "$1: in the code, not in the page: $line"
+		failed=1
+	done < <(comm -23 <(printf '%s\n' "$2") <(printf '%s\n' "$3"))
+	while IFS= read -r line; do
+		echo "$1: in the page, not in the code: $line"
+		failed=1
+	done < <(comm -13 <(printf '%s\n' "$2") <(printf '%s\n' "$3"))
+}
+
+# known WHAT CODE FILE: each word of the list stands behind a macro for literal words.
+known() {
+	local word
+	for word in $2; do
+		grep -Eq "^\.(It )?(Cm|Va|Ic) (.* )?$word( |$)" "$3" || {
+			echo "$1: in the code, not in the page: $word"
+			failed=1
+		}
+	done
+}
+
+# "set name kind default" of each row. Rows may be broken anywhere, so lines are joined first.
+keywords_code() {
+	tr -s ' \t\n' ' ' <policy/keywords.c |
+		grep -oE 'struct keyword [a-z]+_rows\[\]|KEY\("[^"]+", TYPE_[A-Z]+, (NULL|"[^"]*")\)' |
+		sed -E 's/^struct keyword ([a-z]+)_rows.*/set \1/
+			s/^KEY\("([^"]+)", TYPE_([A-Z]+), (.*)\)$/\1 \2 \3/' |
+		awk '$1 == "set" { set = $2; next }
+			{ gsub(/"/, "", $3); print set, $1, tolower($2), $3 == "NULL" ? "-" : $3 }' |
+		sort
+}
+
+keywords_page() {
+	awk '/^\.Sh/ { in_sections = $2 == "SECTIONS" }
+		!in_sections { next }
+		/^\.Ss/ { set = tolower($2); sub(/-connector/, "", set) }
+		/^\.It Ic/ { print set, $3, $5, $6 == "Pq" ? $8 : "-" }' "$conf" |
+		sort
+}
+
+code=$(keywords_code)
+[ "$(wc -l <<<"$code")" -ge 40 ] || {
+	echo "keywords: policy/keywords.c cannot be read any more; mend this script"
+	exit 1
+}
+same keyword "$code" "$(keywords_page)"
+
+known word "$(awk '/_words\[\] = / { on = 1 } on { print } /};/ { on = 0 }' policy/keywords.c |
+	grep -oE '"[^"]+"' | tr -d '"' | sort -u)" "$conf"
+known word "$(awk '/loop_cap_names\[\] = / { on = 1 } on { print } /};/ { on = 0 }' relay/net/loop.c |
+	grep -oE '"[^"]+"' | tr -d '"')" "$conf"
+
+same counter "$(sed -nE 's/^[ \t]*X\(([a-z_]+)\).*/\1/p' relay/base/stats.h | sort)" \
+	"$(sed -nE 's/^\.It Va ([a-z_]+)$/\1/p' "$page" | sort)"
+
+known event "$(find relay -name '*.c' -exec cat {} + | tr -s ' \t\n' ' ' |
+	grep -oE 'log_event\( ?LOG_LEVEL_[A-Z]+, [^,]+, "[^"]+"' |
+	sed -E 's/.*"([^"]+)"$/\1/' | sort -u)" "$page"
+
+postern=${POSTERN:-build/release/postern}
+if [ ! -x "$postern" ]; then
+	[ "$failed" = 0 ] || exit 1
+	echo "options: no $postern to ask; the rest agrees"
+	exit 77
+fi
+# Words that begin with a dash, in the help's list and in the page's items; of "-c", too.
+same option \
+	"$("$postern" --help | grep -E '^ *-' | grep -oE '(^|[ ,])--?[a-z][a-z-]*' | tr -d ' ,' | sort -u)" \
+	"$(sed -nE '/^\.It Fl/p' "$page" | grep -oE 'Fl [-a-z]+' | sed 's/Fl /-/' | sort -u)"
+exit "$failed"
