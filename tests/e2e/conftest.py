@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the black-box tests share: a relay, a next hop, ports, certificates.
+
+Everything runs on loopback and ends with its test. The relay's log is kept and
+shown when a test fails.
+"""
+
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = Path(os.environ.get("POSTERN", ROOT / "build/release/postern"))
+PKI = Path(os.environ.get("PKI", ROOT / "build/pki"))
+PATIENCE = 60 if os.environ.get("VARIANT", "release") == "release" else 180
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(condition, what, seconds=PATIENCE):
+    """Polls until condition() is true; the bound only ends a test that hangs."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"no {what} within {seconds} seconds")
+
+
+@pytest.fixture(scope="session")
+def pki():
+    subprocess.run([ROOT / "tests/pki.sh", PKI], check=True)
+    return PKI
+
+
+class Relay:
+    """One postern process with the configuration text given."""
+
+    def __init__(self, folder, config):
+        self.folder = folder
+        self.config = folder / "postern.conf"
+        self.config.write_text(config)
+        self.log_path = folder / "postern.log"
+        self.process = None
+
+    def start(self):
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen([BINARY, "--config", self.config], stderr=log)
+        wait_for(lambda: self.events("ready") or self.process.poll() is not None, "ready relay")
+        assert self.process.poll() is None, self.log()
+        return self
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def events(self, name, **fields):
+        """The log's events of that name, as dictionaries, that have these fields."""
+        found = []
+        for line in self.log().splitlines():
+            pairs = dict(re.findall(r'([a-z_-]+)=("[^"]*"|\S*)', line))
+            if pairs.get("event") != name:
+                continue
+            pairs = {key: value.strip('"') for key, value in pairs.items()}
+            if all(pairs.get(key.replace("_", "-")) == value for key, value in fields.items()):
+                found.append(pairs)
+        return found
+
+    def stats(self):
+        before = len(self.events("stats"))
+        self.process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: len(self.events("stats")) > before, "stats event")
+        return {k: int(v) for k, v in self.events("stats")[-1].items() if v.isdigit()}
+
+    def stop(self):
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            status = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError("the relay did not end after SIGTERM\n" + self.log()) from None
+        self.process = None
+        assert status == 0, f"exit status {status}\n" + self.log()
+
+
+@pytest.fixture
+def make_relay(tmp_path):
+    """relay = make_relay(config text): started, and stopped with exit status 0 at the end."""
+    relays = []
+
+    def make(config):
+        folder = tmp_path / f"relay{len(relays)}"
+        folder.mkdir()
+        relay = Relay(folder, config)
+        relays.append(relay)
+        return relay.start()
+
+    yield make
+    for relay in relays:
+        print(relay.log())
+        relay.stop()
+
+
+def proxy_config(port, hop_port, pki, receive="", send="", transport=""):
+    """A partner connector that demands a certificate, and a next hop that is judged by name."""
+    return f"""
+transport {{ fqdn = "mx.adatum.test" workers = 1 drain-timeout = "5s" {transport} }}
+certificate "edge" {{ chain = "{pki}/adatum.pem" key = "{pki}/adatum.key" }}
+receive-connector "partner" {{
+  bindings = {{"127.0.0.1:{port}"}}
+  certificate = "edge"
+  tls = starttls
+  require-tls = yes
+  client-certificate = require
+  trust-anchors = "{pki}/treyresearch-ca.pem"
+  deliver = proxy
+  send-connector = "inside"
+  {receive}
+}}
+send-connector "inside" {{
+  smart-hosts = {{"127.0.0.1:{hop_port}"}}
+  certificate = "edge"
+  trust-anchors = "{pki}/treyresearch-ca.pem"
+  tls-auth-level = domain-validation
+  tls-domain = "treyresearch.test"
+  {send}
+}}
+"""
+
+
+class Message:
+    def __init__(self, sender, recipients, body, how):
+        self.sender, self.recipients, self.body, self.how = sender, recipients, body, how
+
+
+class NextHop:
+    """An SMTP server on Python's ssl: demands a certificate, keeps what it is given."""
+
+    def __init__(self, pki, keywords=None, client_ca="adatum-ca"):
+        self.messages = []
+        self.commands = []
+        self.keywords = keywords or ["PIPELINING", "SIZE 104857600", "8BITMIME", "SMTPUTF8", "DSN",
+                                     "ENHANCEDSTATUSCODES", "CHUNKING", "BINARYMIME"]
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(pki / "treyresearch.pem", pki / "treyresearch.key")
+        self.context.load_verify_locations(pki / f"{client_ca}.pem")
+        self.context.verify_mode = ssl.CERT_REQUIRED
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        self.listener.close()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        try:
+            Conversation(self, connection).run()
+        except (OSError, EOFError, ValueError):
+            pass
+        finally:
+            connection.close()
+
+
+class Conversation:
+    """One session with a NextHop."""
+
+    def __init__(self, hop, connection):
+        self.hop, self.connection, self.buffer = hop, connection, b""
+        self.is_tls = False
+        self.forget()
+
+    def forget(self):
+        self.sender, self.recipients, self.body = "", [], b""
+
+    def more(self):
+        data = self.connection.recv(1 << 16)
+        if not data:
+            raise EOFError
+        self.buffer += data
+
+    def line(self):
+        while b"\r\n" not in self.buffer:
+            self.more()
+        line, _, self.buffer = self.buffer.partition(b"\r\n")
+        return line
+
+    def take(self, count):
+        while len(self.buffer) < count:
+            self.more()
+        data, self.buffer = self.buffer[:count], self.buffer[count:]
+        return data
+
+    def say(self, text):
+        self.connection.sendall(text.encode() + b"\r\n")
+
+    def accept(self, how):
+        self.hop.messages.append(Message(self.sender, self.recipients, self.body, how))
+        self.say(f"250 2.6.0 <{len(self.hop.messages)}@hop.test> Queued mail for delivery")
+        self.forget()
+
+    def run(self):
+        self.say("220 hop.test ESMTP")
+        while True:
+            line = self.line()
+            verb = line.split(b" ")[0].upper().decode()
+            self.hop.commands.append(line.decode(errors="replace"))
+            getattr(self, "verb_" + verb.lower(), self.verb_other)(line)
+            if verb == "QUIT":
+                return
+
+    def verb_ehlo(self, _line):
+        words = ["hop.test"] + self.hop.keywords + ([] if self.is_tls else ["STARTTLS"])
+        for word in words[:-1]:
+            self.say("250-" + word)
+        self.say("250 " + words[-1])
+
+    def verb_starttls(self, _line):
+        self.say("220 2.0.0 go ahead")
+        self.connection = self.hop.context.wrap_socket(self.connection, server_side=True)
+        self.is_tls = True
+
+    def verb_mail(self, line):
+        self.forget()
+        self.sender = line.decode()
+        self.say("250 2.1.0 Sender OK")
+
+    def verb_rcpt(self, line):
+        self.recipients.append(line.decode())
+        self.say("250 2.1.5 Recipient OK")
+
+    def verb_data(self, _line):
+        self.say("354 go ahead")
+        self.buffer = b"\r\n" + self.buffer
+        while b"\r\n.\r\n" not in self.buffer:
+            self.more()
+        raw, _, self.buffer = self.buffer.partition(b"\r\n.\r\n")
+        self.body = (raw + b"\r\n").replace(b"\r\n..", b"\r\n.")[2:]
+        self.accept("DATA")
+
+    def verb_bdat(self, line):
+        words = line.split()
+        self.body += self.take(int(words[1]))
+        if len(words) > 2:
+            self.accept("BDAT")
+        else:
+            self.say("250 2.0.0 chunk")
+
+    def verb_rset(self, _line):
+        self.forget()
+        self.say("250 2.0.0 reset")
+
+    def verb_quit(self, _line):
+        self.say("221 2.0.0 bye")
+
+    def verb_other(self, _line):
+        self.say("500 5.5.1 what?")
+
+
+@pytest.fixture
+def next_hop(pki):
+    hop = NextHop(pki)
+    yield hop
+    hop.close()
