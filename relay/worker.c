@@ -144,7 +144,7 @@ static void worker_refuse(const struct receive_connector *connector, int fd)
 
 static void worker_name_peer(int fd, char *out, uint16_t *port)
 {
-	struct sockaddr_storage storage;
+	struct sockaddr_storage storage = {0};
 	struct sockaddr_in v4;
 	struct sockaddr_in6 v6;
 	socklen_t len = sizeof(storage);
@@ -364,7 +364,7 @@ static int worker_allocate(struct worker *worker)
 	worker->listeners = calloc(worker->listener_count, sizeof(*worker->listeners));
 	worker->nexthops = calloc(policy->send_connector_count + 1, sizeof(*worker->nexthops));
 	worker->tls_contexts =
-		calloc(policy->receive_connector_count, sizeof(*worker->tls_contexts));
+		calloc(policy->receive_connector_count + 1, sizeof(*worker->tls_contexts));
 	worker->log_filling = calloc(1, sizeof(*worker->log_filling));
 	worker->log_writing = calloc(1, sizeof(*worker->log_writing));
 	if (worker->listeners == NULL || worker->nexthops == NULL || worker->tls_contexts == NULL ||

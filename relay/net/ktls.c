@@ -168,9 +168,9 @@ static bool keys_from_secret(
 static bool keys_from_master(const struct ktls *ktls, const struct tls *tls,
 	enum ktls_direction direction, struct record_keys *out)
 {
-	unsigned key_bytes = cipher_key_bytes(ktls->cipher);
-	unsigned iv_bytes = ktls->cipher == KTLS_CIPHER_CHACHA20_POLY1305 ? IV_BYTES : 4;
-	unsigned which = (direction == KTLS_DIRECTION_TX) == ktls->is_server ? 1 : 0;
+	size_t key_bytes = cipher_key_bytes(ktls->cipher);
+	size_t iv_bytes = ktls->cipher == KTLS_CIPHER_CHACHA20_POLY1305 ? IV_BYTES : 4;
+	size_t which = (direction == KTLS_DIRECTION_TX) == ktls->is_server ? 1 : 0;
 	uint8_t master[SSL_MAX_MASTER_KEY_LENGTH];
 	uint8_t seed[13 + 2 * SSL3_RANDOM_SIZE] = "key expansion";
 	uint8_t block[2 * (KEY_BYTES_MAX + IV_BYTES)];
@@ -190,7 +190,7 @@ static bool keys_from_master(const struct ktls *ktls, const struct tls *tls,
 	params[1] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SECRET, master, master_len);
 	params[2] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SEED, seed, sizeof(seed));
 	params[3] = OSSL_PARAM_construct_end();
-	done = kdf_run("TLS1-PRF", params, block, (size_t)2 * (key_bytes + iv_bytes));
+	done = kdf_run("TLS1-PRF", params, block, 2 * (key_bytes + iv_bytes));
 	if (done) {
 		memcpy(out->key, block + which * key_bytes, key_bytes);
 		memcpy(out->iv, block + 2 * key_bytes + which * iv_bytes, iv_bytes);

@@ -98,7 +98,7 @@ static void facts_read_spki(X509 *leaf, struct tls_facts *out)
 
 	if (der_len > 0 &&
 		EVP_Digest(der, (size_t)der_len, digest, &len, EVP_sha256(), NULL) == 1) {
-		for (unsigned i = 0; i < len && 2 * i + 2 < sizeof(out->spki_sha256); i++) {
+		for (size_t i = 0; i < len && 2 * i + 2 < sizeof(out->spki_sha256); i++) {
 			out->spki_sha256[2 * i] = hex[digest[i] >> 4];
 			out->spki_sha256[2 * i + 1] = hex[digest[i] & 15];
 		}

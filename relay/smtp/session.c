@@ -37,6 +37,8 @@ static struct session *session_of(struct conn *conn)
 
 void session_enter(struct session *session, enum session_state state)
 {
+	if (session->state == SESSION_CLOSE)
+		return; /* there is no way back: what was under way ends here */
 	ASSERT(session_next[session->state] & BIT(state));
 	session->state = state;
 }
@@ -59,8 +61,11 @@ static void session_restart_deadline(struct session *session)
 
 void session_write(struct session *session, struct span wire)
 {
-	if (conn_write(&session->conn, wire) < wire.len)
-		conn_abort(&session->conn); /* a peer that reads nothing and asks on */
+	if (conn_write(&session->conn, wire) == wire.len)
+		return;
+	/* A peer that reads nothing and asks on: what it was owed is cut off with it. */
+	conn_abort(&session->conn);
+	session_close(session);
 }
 
 void session_reply(struct session *session, const char *format, ...)
@@ -238,6 +243,9 @@ static void session_on_reply(struct sink *sink, unsigned code, struct span wire)
 		session->waits &= ~(unsigned)SESSION_WAIT_SINK;
 		body_answered(session, code, wire);
 	}
+	/* The next hop says that the channel closes, and the client was told so (RFC 5321 3.8). */
+	if (code == 421)
+		session_close(session);
 	session_run(session);
 }
 
@@ -370,6 +378,8 @@ static void session_parse(struct session *session)
 static void session_run(struct session *session)
 {
 	if (session->is_running)
+		return;
+	if (session->state == SESSION_CLOSE)
 		return;
 	session->is_running = true;
 	session_parse(session);
