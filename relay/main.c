@@ -11,13 +11,14 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
 /*
- * main.c: options, configuration, what needs privileges, then the workers. The
- * main thread only waits for signals.
+ * main.c: options, configuration, what needs privileges, then the workers, the
+ * first of them on the main thread.
  */
 
 #define EXIT_USAGE 2
@@ -256,6 +257,8 @@ static int relay_start(struct relay *relay)
 		log_event(LOG_LEVEL_WARNING, NULL, "start",
 			"why=\"running as root: set user in the transport section\"");
 	relay_log_listeners(relay->policy);
+	/* The first runs on this thread. */
+	relay->started = 1;
 	while (rc == 0 && relay->started < relay->worker_count) {
 		rc = worker_start(relay->workers[relay->started]);
 		if (rc == 0)
@@ -264,27 +267,26 @@ static int relay_start(struct relay *relay)
 	return rc;
 }
 
-static void relay_wait_for_end(const struct relay *relay, const sigset_t *signals)
+static void relay_on_signal(void *owner, int number)
 {
-	int number;
+	const struct relay *relay = owner;
 
-	for (;;) {
-		if (sigwait(signals, &number) != 0)
-			continue;
-		if (number != SIGUSR1)
-			break;
+	if (number == SIGUSR1) {
 		relay_log_stats(relay);
+		return;
 	}
 	log_event(LOG_LEVEL_INFO, NULL, "drain", "signal=%d", number);
+	for (unsigned i = 0; i < relay->started; i++)
+		worker_drain(relay->workers[i]);
 }
 
 static int relay_stop(struct relay *relay)
 {
 	int rc = 0;
 
-	for (unsigned i = 0; i < relay->started; i++)
+	for (unsigned i = 1; i < relay->started; i++)
 		worker_drain(relay->workers[i]);
-	for (unsigned i = 0; i < relay->started; i++) {
+	for (unsigned i = 1; i < relay->started; i++) {
 		int result = worker_join(relay->workers[i]);
 
 		rc = result < 0 ? result : rc;
@@ -297,27 +299,31 @@ static int relay_stop(struct relay *relay)
 	return rc;
 }
 
-/* Signals are taken by the main thread alone, so all threads begin with them blocked. */
-static void block_signals(sigset_t *out)
+/* Signals are read from a descriptor, like everything else; so all threads begin with them blocked.
+ */
+static int open_signals(void)
 {
-	(void)sigemptyset(out);
-	(void)sigaddset(out, SIGTERM);
-	(void)sigaddset(out, SIGINT);
-	(void)sigaddset(out, SIGUSR1);
-	(void)pthread_sigmask(SIG_BLOCK, out, NULL);
+	sigset_t signals;
+
+	(void)sigemptyset(&signals);
+	(void)sigaddset(&signals, SIGTERM);
+	(void)sigaddset(&signals, SIGINT);
+	(void)sigaddset(&signals, SIGUSR1);
+	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &signals, SFD_CLOEXEC);
 }
 
 static int run_relay(const char *file)
 {
 	struct relay relay = {0};
-	sigset_t signals;
+	int signals;
 	int rc;
 
 	if (policy_load(file, stderr, &relay.policy) < 0)
 		return EXIT_USAGE;
 	log_level_max = relay.policy->log_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
-	block_signals(&signals);
+	signals = open_signals();
 	rc = loop_probe(&relay.caps);
 	if (rc < 0) {
 		(void)fprintf(stderr, "postern: io_uring cannot be used: %s\n", loop_why_not(-rc));
@@ -338,12 +344,13 @@ static int run_relay(const char *file)
 	if (rc == 0) {
 		log_event(LOG_LEVEL_INFO, NULL, "ready", "workers=%u ktls=%s", relay.worker_count,
 			relay.ktls_support.why_not == NULL ? "yes" : relay.ktls_support.why_not);
-		relay_wait_for_end(&relay, &signals);
+		rc = worker_run(relay.workers[0], signals, relay_on_signal, &relay);
 	} else {
 		(void)fprintf(stderr, "postern: cannot start: %s\n", strerror(-rc));
 	}
 	if (relay_stop(&relay) < 0)
 		rc = -EIO;
+	(void)close(signals);
 	log_event(LOG_LEVEL_INFO, NULL, "stop", "result=%s", rc == 0 ? "ok" : "failed");
 	policy_destroy(&relay.policy);
 	return rc == 0 ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 /* Length of the submission queue: what one turn may ask for before it is submitted early. */
@@ -34,6 +35,12 @@ struct worker {
 	int wake_fd;
 	uint64_t wake_value;
 	struct op wake_op;
+
+	int signal_fd; /* -1: signals are another worker's business */
+	struct signalfd_siginfo signal;
+	struct op signal_op;
+	void (*on_signal)(void *owner, int number);
+	void *signal_owner;
 
 	struct loop *loop;
 	struct conn_net net;
@@ -277,6 +284,22 @@ static void worker_on_wake(struct op *op, int32_t result, uint32_t flags)
 	worker_drain_now(worker);
 }
 
+static void worker_await_signal(struct worker *worker)
+{
+	loop_read(worker->loop, &worker->signal_op, worker->signal_fd, &worker->signal,
+		sizeof(worker->signal));
+}
+
+static void worker_signal_done(struct op *op, int32_t result, uint32_t flags)
+{
+	struct worker *worker = OWNER_OF(op, struct worker, signal_op);
+
+	(void)flags;
+	if (result == (int32_t)sizeof(worker->signal))
+		worker->on_signal(worker->signal_owner, (int)worker->signal.ssi_signo);
+	worker_await_signal(worker);
+}
+
 void worker_drain(struct worker *worker)
 {
 	uint64_t one = 1;
@@ -388,6 +411,8 @@ int worker_create(unsigned index, const struct worker_shared *shared, struct wor
 	worker->wake_fd = -1;
 	worker->wake_op.done = worker_on_wake;
 	worker->log_op.done = worker_log_done;
+	worker->signal_fd = -1;
+	worker->signal_op.done = worker_signal_done;
 	link_init(&worker->open_sessions);
 	timer_init(&worker->drain_timer, worker_drain_expired);
 	rc = worker_allocate(worker);
@@ -420,6 +445,8 @@ static int worker_open(struct worker *worker)
 		listener_start(&worker->listeners[i], worker->loop);
 	loop_read(worker->loop, &worker->wake_op, worker->wake_fd, &worker->wake_value,
 		sizeof(worker->wake_value));
+	if (worker->signal_fd >= 0)
+		worker_await_signal(worker);
 	return 0;
 }
 
@@ -442,6 +469,16 @@ static void *worker_main(void *arg)
 	if (worker->result < 0)
 		(void)kill(getpid(), SIGTERM);
 	return NULL;
+}
+
+int worker_run(struct worker *worker, int signal_fd, void (*on_signal)(void *owner, int number),
+	void *owner)
+{
+	worker->signal_fd = signal_fd;
+	worker->on_signal = on_signal;
+	worker->signal_owner = owner;
+	(void)worker_main(worker);
+	return worker->result;
 }
 
 int worker_start(struct worker *worker)

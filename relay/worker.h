@@ -34,8 +34,15 @@ struct worker;
 NODISCARD int worker_create(
 	unsigned index, const struct worker_shared *shared, struct worker **out);
 
-/* Starts its thread. */
+/* Starts a thread of its own for it. */
 NODISCARD int worker_start(struct worker *worker);
+
+/*
+ * Runs it on this thread until it is drained. signal_fd is a signalfd: each
+ * signal that comes is given to on_signal, on the loop. Returns 0 or -errno.
+ */
+NODISCARD int worker_run(struct worker *worker, int signal_fd,
+	void (*on_signal)(void *owner, int number), void *owner);
 
 /* Has the thread stop accepting and end its sessions; returns at once. */
 void worker_drain(struct worker *worker);

@@ -93,6 +93,8 @@ static void conn_run_pending(struct task *task)
 	}
 	if (pending & CONN_PENDING_HANDSHAKE && conn->state == CONN_HANDSHAKE)
 		handshake_run(conn);
+	if (pending & CONN_PENDING_INPUT && conn->wants_input)
+		conn_input_ready(conn);
 	if (pending & CONN_PENDING_END && conn->state <= CONN_HANDSHAKE)
 		conn->events->on_end(conn, conn->end);
 }
@@ -195,6 +197,12 @@ void conn_read(struct conn *conn)
 {
 	ASSERT(conn->state == CONN_OPEN);
 	conn->wants_input = true;
+	if (conn->is_fresh) {
+		conn->is_fresh = false;
+		conn->pending |= CONN_PENDING_INPUT;
+		loop_task_add(conn->net->loop, &conn->task);
+		return;
+	}
 	if (conn->peer_closed) {
 		conn_ended(conn, CONN_END_EOF);
 		return;

@@ -82,6 +82,7 @@ enum conn_pending {
 	CONN_PENDING_END = 1,
 	CONN_PENDING_CLOSED = 2,
 	CONN_PENDING_HANDSHAKE = 4,
+	CONN_PENDING_INPUT = 8,
 };
 
 struct record_layer;
@@ -107,14 +108,15 @@ struct conn {
 	struct iobuf *wire; /* on its way: the kernel reads wire_start .. wire_sent_end */
 	uint32_t wire_start, wire_end;
 
-	bool wants_input;   /* conn_read() was called and is not yet answered */
-	bool is_bulk_in;    /* the owner expects bulk: receive into large buffers */
-	bool is_bulk_out;   /* the owner sends bulk */
-	bool is_corked;     /* what is gathered is not complete: only conn_flush() sends it */
-	bool peer_closed;   /* FIN or close_notify was seen: never read again */
-	bool has_ended;     /* on_end was or will be called */
-	bool is_shut;       /* our close_notify has been given out */
-	bool is_lingering;  /* our FIN too: what comes is thrown away */
+	bool wants_input;  /* conn_read() was called and is not yet answered */
+	bool is_fresh;     /* text came with the end of the handshake: conn_read() gives it first */
+	bool is_bulk_in;   /* the owner expects bulk: receive into large buffers */
+	bool is_bulk_out;  /* the owner sends bulk */
+	bool is_corked;    /* what is gathered is not complete: only conn_flush() sends it */
+	bool peer_closed;  /* FIN or close_notify was seen: never read again */
+	bool has_ended;    /* on_end was or will be called */
+	bool is_shut;      /* our close_notify has been given out */
+	bool is_lingering; /* our FIN too: what comes is thrown away */
 	uint32_t discarded; /* bytes thrown away while closing */
 
 	const struct record_layer *rx;

@@ -128,7 +128,15 @@ static void handshake_done(struct conn *conn)
 	/* The certificate's name is the owner's business; see tls_facts_read(). */
 	tls_facts_read(conn->tls->ssl, conn->tls->context->asks_certificate, conn->verify_name,
 		&conn->facts);
+	/*
+	 * A client may speak right behind its Finished, in the same segment: what came
+	 * is read before anything else is asked for.
+	 */
+	if (conn->in != NULL)
+		record_read_user(conn);
+	conn->is_fresh = conn->in_start < conn->in_end;
 	conn_in_tidy(conn);
+	conn_send_wire(conn);
 	conn->events->on_tls(conn);
 }
 

@@ -108,7 +108,7 @@ static bool user_decrypt(struct conn *conn, uint32_t length)
 	return false;
 }
 
-static void user_read_records(struct conn *conn)
+void record_read_user(struct conn *conn)
 {
 	bool goes_on = true;
 
@@ -124,6 +124,8 @@ static void user_read_records(struct conn *conn)
 		goes_on = user_decrypt(conn, (uint32_t)length);
 	}
 	conn_sink_close(conn);
+	if (conn->in_start < conn->in_end)
+		conn->ktls_rx_ready = true;
 }
 
 static void user_received(struct conn *conn, uint32_t bytes)
@@ -133,12 +135,10 @@ static void user_received(struct conn *conn, uint32_t bytes)
 		handshake_run(conn);
 		return;
 	}
-	user_read_records(conn);
+	record_read_user(conn);
 	/* OpenSSL would answer a KeyUpdate under a key that is the kernel's by now. */
 	if (conn->tls->keys_changed && conn->tx == &record_kernel)
 		conn_ended(conn, CONN_END_KEY_UPDATE);
-	if (conn->in_start < conn->in_end)
-		conn->ktls_rx_ready = true;
 	handshake_offer_kernel(conn);
 	conn_send_wire(conn);
 	if (conn->has_ended && conn->in_start == conn->in_end)

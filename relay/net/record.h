@@ -49,6 +49,9 @@ void conn_send_wire(struct conn *conn);
 void conn_sink_open(struct conn *conn);
 void conn_sink_close(struct conn *conn);
 
+/* Decrypts all whole records that have come, by OpenSSL. */
+void record_read_user(struct conn *conn);
+
 /* Runs the handshake as far as it goes. */
 void handshake_run(struct conn *conn);
 
