@@ -4,7 +4,7 @@
 #include "relay/base/limits.h"
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
-#include <stdarg.h>
+#include "relay/smtp/compose.h"
 
 /* Room in front of a chunk for "BDAT 65536 LAST" and CR LF. */
 #define CHUNK_HEADER_BYTES 24
@@ -36,6 +36,23 @@ static void proxy_drop_commands(struct proxy *proxy)
 	proxy->commands_len = 0;
 }
 
+/* The legal successors of each state; every state may also be forgotten (IDLE). */
+static const uint16_t proxy_next[] = {
+	[PROXY_IDLE] = BIT(PROXY_HELLO) | BIT(PROXY_ENVELOPE),
+	[PROXY_HELLO] = 0,
+	[PROXY_ENVELOPE] = BIT(PROXY_DATA) | BIT(PROXY_BODY) | BIT(PROXY_BROKEN),
+	[PROXY_DATA] = BIT(PROXY_BODY) | BIT(PROXY_ENVELOPE) | BIT(PROXY_BROKEN),
+	[PROXY_BODY] = BIT(PROXY_FINISH) | BIT(PROXY_BROKEN),
+	[PROXY_FINISH] = BIT(PROXY_BODY) | BIT(PROXY_BROKEN),
+	[PROXY_BROKEN] = 0,
+};
+
+static void proxy_enter(struct proxy *proxy, enum proxy_state state)
+{
+	ASSERT(state == PROXY_IDLE || proxy_next[proxy->state] & BIT(state));
+	proxy->state = state;
+}
+
 /* Leaves the client, if there is one. */
 static void proxy_leave(struct proxy *proxy, enum nexthop_put how)
 {
@@ -50,7 +67,7 @@ static void proxy_forget(struct proxy *proxy)
 {
 	nexthop_cancel(proxy->nexthop, &proxy->lease);
 	proxy_drop_commands(proxy);
-	proxy->state = PROXY_IDLE;
+	proxy_enter(proxy, PROXY_IDLE);
 	proxy->pending = 0;
 	proxy->wants_room = false;
 }
@@ -61,7 +78,7 @@ static void proxy_break(struct proxy *proxy, struct span reply)
 	enum proxy_state was = proxy->state;
 	unsigned pending = proxy->pending;
 
-	proxy->state = PROXY_BROKEN;
+	proxy_enter(proxy, PROXY_BROKEN);
 	proxy->pending = 0;
 	proxy->wants_room = false;
 	proxy_drop_commands(proxy);
@@ -93,77 +110,12 @@ static enum sink_status proxy_hello(struct sink *sink)
 		proxy_show_offer(proxy);
 		return SINK_DONE;
 	}
-	proxy->state = PROXY_HELLO;
+	proxy_enter(proxy, PROXY_HELLO);
 	nexthop_ask(proxy->nexthop, &proxy->lease);
 	return SINK_WAIT;
 }
 
 /* Envelope. */
-
-PRINTF_LIKE(2, 3)
-static bool proxy_append(struct proxy *proxy, const char *format, ...)
-{
-	size_t room = IOBUF_SMALL_BYTES - proxy->commands_len;
-	va_list args;
-	int len;
-
-	va_start(args, format);
-	len = vsnprintf((char *)proxy->commands->data + proxy->commands_len, room, format, args);
-	va_end(args);
-	if (len < 0 || (size_t)len >= room)
-		return false;
-	proxy->commands_len += (uint32_t)len;
-	return true;
-}
-
-#define SPAN_ARGS(s) (int)(s).len, (const char *)(s).data
-
-static const char *body_word(enum body_type body)
-{
-	switch (body) {
-	case BODY_8BITMIME:
-		return " BODY=8BITMIME";
-	case BODY_BINARYMIME:
-		return " BODY=BINARYMIME";
-	case BODY_7BIT:
-	case BODY_UNSAID:
-		break;
-	}
-	return "";
-}
-
-static bool proxy_append_mail(
-	struct proxy *proxy, const struct command *command, uint64_t size_extra)
-{
-	uint64_t size = command->size + size_extra;
-	bool done = proxy_append(proxy, "MAIL FROM:%.*s", SPAN_ARGS(command->path));
-
-	if (command->params & PARAM_SIZE && proxy->sink.offer & EHLO_SIZE)
-		done = done && proxy_append(proxy, " SIZE=%lu", (unsigned long)size);
-	done = done && proxy_append(proxy, "%s", body_word(command->body));
-	if (command->params & PARAM_SMTPUTF8)
-		done = done && proxy_append(proxy, " SMTPUTF8");
-	if (command->params & PARAM_RET)
-		done = done && proxy_append(proxy, " RET=%.*s", SPAN_ARGS(command->ret));
-	if (command->params & PARAM_ENVID)
-		done = done && proxy_append(proxy, " ENVID=%.*s", SPAN_ARGS(command->envid));
-	return done && proxy_append(proxy, "\r\n");
-}
-
-static unsigned proxy_needs(const struct command *command)
-{
-	unsigned needs = 0;
-
-	if (command->body == BODY_8BITMIME)
-		needs |= EHLO_8BITMIME;
-	if (command->body == BODY_BINARYMIME)
-		needs |= EHLO_BINARYMIME | EHLO_CHUNKING;
-	if (command->params & PARAM_SMTPUTF8)
-		needs |= EHLO_SMTPUTF8;
-	if (command->params & (PARAM_RET | PARAM_ENVID))
-		needs |= EHLO_DSN;
-	return needs;
-}
 
 /* The session got a client: all commands so far go out in one piece. */
 static void proxy_begin_on(struct proxy *proxy, struct client *client)
@@ -195,16 +147,18 @@ static enum sink_status proxy_mail(
 	ASSERT(proxy->client == NULL);
 	proxy_forget(proxy);
 	proxy->commands = iobuf_take_small(&proxy->nexthop->net->bufs);
-	if (!proxy_append_mail(proxy, command, size_extra)) {
+	proxy->commands_len = (uint32_t)compose_mail(
+		command, size_extra, sink->offer, proxy->commands->data, IOBUF_SMALL_BYTES);
+	if (proxy->commands_len == 0) {
 		proxy_forget(proxy);
 		sink->refusal = "501 5.5.4 Invalid arguments";
 		return SINK_FAIL;
 	}
-	proxy->state = PROXY_ENVELOPE;
+	proxy_enter(proxy, PROXY_ENVELOPE);
 	proxy->pending = 1;
 	proxy->attempts = 0;
 	proxy->is_answered = false;
-	proxy->needs = proxy_needs(command);
+	proxy->needs = compose_needs(command);
 	proxy->chunks_owed = 0;
 	proxy->body_bytes = 0;
 	client = nexthop_take(proxy->nexthop);
@@ -220,21 +174,11 @@ static enum sink_status proxy_mail(
 	return SINK_WAIT;
 }
 
-static bool proxy_append_rcpt(struct proxy *proxy, const struct command *command)
-{
-	bool done = proxy_append(proxy, "RCPT TO:%.*s", SPAN_ARGS(command->path));
-
-	if (command->params & PARAM_NOTIFY)
-		done = done && proxy_append(proxy, " NOTIFY=%.*s", SPAN_ARGS(command->notify));
-	if (command->params & PARAM_ORCPT)
-		done = done && proxy_append(proxy, " ORCPT=%.*s", SPAN_ARGS(command->orcpt));
-	return done && proxy_append(proxy, "\r\n");
-}
-
 static enum sink_status proxy_rcpt(struct sink *sink, const struct command *command)
 {
 	struct proxy *proxy = proxy_of_sink(sink);
-	uint32_t before;
+	uint8_t *at;
+	size_t len;
 
 	if (proxy->state == PROXY_BROKEN) {
 		sink->refusal =
@@ -243,26 +187,18 @@ static enum sink_status proxy_rcpt(struct sink *sink, const struct command *comm
 	}
 	if (proxy->commands == NULL)
 		proxy->commands = iobuf_take_small(&proxy->nexthop->net->bufs);
-	before = proxy->commands_len;
-	if (!proxy_append_rcpt(proxy, command)) {
-		proxy->commands_len = before;
-		return proxy->pending > 0 ? SINK_FULL : SINK_FAIL;
-	}
-	if (proxy->client != NULL) {
-		struct span line =
-			span_make(proxy->commands->data + before, proxy->commands_len - before);
-
-		if (conn_room(&proxy->client->conn) < line.len) {
-			proxy->commands_len = before;
-			return SINK_FULL;
-		}
-		client_command(proxy->client, line);
-		if (proxy->is_answered)
-			proxy_drop_commands(proxy);
-	}
-	if (command->params & (PARAM_NOTIFY | PARAM_ORCPT))
-		proxy->needs |= EHLO_DSN;
+	at = proxy->commands->data + proxy->commands_len;
+	len = compose_rcpt(command, at, IOBUF_SMALL_BYTES - proxy->commands_len);
+	/* Room comes back with the first answer, when the commands so far need not be kept. */
+	if (len == 0 || (proxy->client != NULL && conn_room(&proxy->client->conn) < len))
+		return SINK_FULL;
+	proxy->commands_len += (uint32_t)len;
+	proxy->needs |= compose_needs(command);
 	proxy->pending++;
+	if (proxy->client != NULL)
+		client_command(proxy->client, span_make(at, len));
+	if (proxy->is_answered)
+		proxy_drop_commands(proxy);
 	return SINK_WAIT;
 }
 
@@ -278,10 +214,10 @@ static enum sink_status proxy_data(struct sink *sink)
 		return SINK_FAIL;
 	}
 	if (proxy->uses_bdat) {
-		proxy->state = PROXY_BODY;
+		proxy_enter(proxy, PROXY_BODY);
 		return SINK_DONE;
 	}
-	proxy->state = PROXY_DATA;
+	proxy_enter(proxy, PROXY_DATA);
 	proxy->pending = 1;
 	dot_writer_init(&proxy->dot);
 	client_command(proxy->client, span_of("DATA\r\n"));
@@ -404,7 +340,7 @@ static enum sink_status proxy_finish(struct sink *sink)
 
 	if (proxy->client == NULL)
 		return SINK_FAIL;
-	proxy->state = PROXY_FINISH;
+	proxy_enter(proxy, PROXY_FINISH);
 	proxy->pending = 1;
 	if (proxy->uses_bdat) {
 		proxy_seal(proxy, " LAST");
@@ -450,7 +386,7 @@ static void proxy_on_leased(struct lease *lease, struct client *client)
 		proxy_begin_on(proxy, client);
 		return;
 	}
-	proxy->state = PROXY_IDLE;
+	proxy_enter(proxy, PROXY_IDLE);
 	nexthop_put(proxy->nexthop, client, NEXTHOP_PUT_CLEAN);
 	proxy_show_offer(proxy);
 	proxy->sink.events->on_ready(&proxy->sink);
@@ -462,7 +398,7 @@ static void proxy_on_refused(struct lease *lease, struct span reply)
 
 	if (proxy->state == PROXY_HELLO) {
 		/* Nothing is known, so nothing beyond the base is announced; MAIL will tell why. */
-		proxy->state = PROXY_IDLE;
+		proxy_enter(proxy, PROXY_IDLE);
 		proxy->sink.events->on_ready(&proxy->sink);
 		return;
 	}
@@ -497,7 +433,7 @@ static bool proxy_take_chunk_reply(struct proxy *proxy, const struct reply *repl
 	 * connection is then cut. Not before: the reply lies in its buffer.
 	 */
 	if (proxy->state == PROXY_FINISH) {
-		proxy->state = PROXY_BODY;
+		proxy_enter(proxy, PROXY_BODY);
 		proxy->pending = 0;
 		proxy->sink.events->on_reply(&proxy->sink, reply->code, reply->wire);
 	} else {
@@ -526,10 +462,10 @@ static void proxy_on_reply(struct client *client, const struct reply *reply)
 	ASSERT(proxy->pending > 0);
 	proxy->pending--;
 	if (proxy->state == PROXY_DATA)
-		proxy->state = reply->code == 354 ? PROXY_BODY : PROXY_ENVELOPE;
+		proxy_enter(proxy, reply->code == 354 ? PROXY_BODY : PROXY_ENVELOPE);
 	if (proxy->state == PROXY_FINISH) {
 		client->message_count++;
-		proxy->state = PROXY_IDLE;
+		proxy_enter(proxy, PROXY_IDLE);
 	}
 	/* The session abandons what is over, and that gives the client back. */
 	proxy->sink.events->on_reply(&proxy->sink, reply->code, reply->wire);

@@ -19,6 +19,22 @@
  */
 #define BUFFERS_EACH 4
 
+/* The legal successors of each state; the drawing in conn.h in a form that is checked. */
+static const uint16_t conn_next[] = {
+	[CONN_CONNECTING] = BIT(CONN_OPEN) | BIT(CONN_DEAD),
+	[CONN_OPEN] = BIT(CONN_HANDSHAKE) | BIT(CONN_CLOSING) | BIT(CONN_DEAD),
+	[CONN_HANDSHAKE] = BIT(CONN_OPEN) | BIT(CONN_CLOSING) | BIT(CONN_DEAD),
+	[CONN_CLOSING] = BIT(CONN_DEAD),
+	[CONN_DEAD] = BIT(CONN_CLOSED),
+	[CONN_CLOSED] = 0,
+};
+
+void conn_enter(struct conn *conn, enum conn_state state)
+{
+	ASSERT(conn_next[conn->state] & BIT(state));
+	conn->state = state;
+}
+
 int conn_net_create(struct conn_net *net, struct loop *loop, unsigned sessions,
 	unsigned bulk_buffers, const struct ktls_support *support)
 {
@@ -61,7 +77,7 @@ void conn_abort(struct conn *conn)
 {
 	if (conn->state == CONN_DEAD || conn->state == CONN_CLOSED)
 		return;
-	conn->state = CONN_DEAD;
+	conn_enter(conn, CONN_DEAD);
 	conn->pending = 0;
 	timer_stop(loop_timers(conn->net->loop), &conn->timer);
 	loop_cancel(conn->net->loop, &conn->recv_op);
@@ -87,7 +103,7 @@ static void conn_run_pending(struct task *task)
 
 	conn->pending = 0;
 	if (pending & CONN_PENDING_CLOSED) {
-		conn->state = CONN_CLOSED;
+		conn_enter(conn, CONN_CLOSED);
 		conn->events->on_closed(conn);
 		return;
 	}
@@ -467,7 +483,7 @@ void conn_close(struct conn *conn)
 	 */
 	if (conn->is_corked)
 		iobuf_put(&conn->net->bufs, &conn->out);
-	conn->state = CONN_CLOSING;
+	conn_enter(conn, CONN_CLOSING);
 	conn->pending = 0;
 	timer_set(loop_timers(conn->net->loop), &conn->timer,
 		loop_now_ms(conn->net->loop) + CLOSE_FLUSH_MS);
@@ -493,16 +509,17 @@ static void conn_connect_done(struct op *op, int32_t result, uint32_t flags)
 		return;
 	}
 	if (result == 0)
-		conn->state = CONN_OPEN;
+		conn_enter(conn, CONN_OPEN);
 	conn->events->on_connected(conn, result);
 }
 
-void conn_open(struct conn *conn, struct conn_net *net, const struct conn_events *events, int fd)
+static void conn_open_as(struct conn *conn, struct conn_net *net, const struct conn_events *events,
+	int fd, enum conn_state state)
 {
 	*conn = (struct conn){.net = net,
 		.events = events,
 		.fd = fd,
-		.state = CONN_OPEN,
+		.state = state,
 		.connect_op.done = conn_connect_done,
 		.recv_op.done = conn_recv_done,
 		.send_op.done = conn_send_done,
@@ -510,6 +527,11 @@ void conn_open(struct conn *conn, struct conn_net *net, const struct conn_events
 		.tx = &record_plain};
 	task_init(&conn->task, conn_run_pending);
 	timer_init(&conn->timer, conn_on_timer);
+}
+
+void conn_open(struct conn *conn, struct conn_net *net, const struct conn_events *events, int fd)
+{
+	conn_open_as(conn, net, events, fd, CONN_OPEN);
 }
 
 int conn_connect(struct conn *conn, struct conn_net *net, const struct conn_events *events,
@@ -529,8 +551,7 @@ int conn_connect(struct conn *conn, struct conn_net *net, const struct conn_even
 		(void)close(fd);
 		return -error;
 	}
-	conn_open(conn, net, events, fd);
-	conn->state = CONN_CONNECTING;
+	conn_open_as(conn, net, events, fd, CONN_CONNECTING);
 	loop_connect(
 		net->loop, &conn->connect_op, fd, (const struct sockaddr *)&to->sockaddr, to->len);
 	return 0;

@@ -61,7 +61,7 @@ int conn_start_tls(struct conn *conn, const struct tls_context *context, const c
 		conn->tls = NULL;
 		return rc;
 	}
-	conn->state = CONN_HANDSHAKE;
+	conn_enter(conn, CONN_HANDSHAKE);
 	conn->rx = &record_user;
 	conn->tx = &record_user;
 	conn->wants_input = true;
@@ -122,7 +122,7 @@ static enum tls_status handshake_step(struct conn *conn)
 
 static void handshake_done(struct conn *conn)
 {
-	conn->state = CONN_OPEN;
+	conn_enter(conn, CONN_OPEN);
 	conn->wants_input = false;
 	conn->ktls_rx_ready = conn->tls->context->is_server;
 	/* The certificate's name is the owner's business; see tls_facts_read(). */

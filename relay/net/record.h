@@ -27,6 +27,9 @@ extern const struct record_layer record_plain;
 extern const struct record_layer record_user;   /* OpenSSL */
 extern const struct record_layer record_kernel; /* kernel TLS */
 
+/* Assigns the state; asserts that the edge is legal. */
+void conn_enter(struct conn *conn, enum conn_state state);
+
 /* Receives up to bytes_max more at the end of the buffer, or wherever the kernel picks. */
 void conn_recv_bytes(struct conn *conn, uint32_t bytes_max);
 

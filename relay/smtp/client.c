@@ -85,7 +85,7 @@ void client_quit(struct client *client)
 
 void client_abort(struct client *client)
 {
-	client->state = CLIENT_QUIT;
+	client_enter(client, CLIENT_QUIT);
 	conn_abort(&client->conn);
 }
 
@@ -269,7 +269,7 @@ static void client_on_connected(struct conn *conn, int result)
 	struct client *client = client_of(conn);
 
 	if (result < 0) {
-		client->state = CLIENT_QUIT;
+		client_enter(client, CLIENT_QUIT);
 		conn_abort(conn);
 		client->events->on_failed(client, strerror(-result));
 		return;
@@ -378,7 +378,7 @@ static void client_on_timeout(struct conn *conn)
 	struct client *client = client_of(conn);
 
 	if (client->state == CLIENT_CONNECT) {
-		client->state = CLIENT_QUIT;
+		client_enter(client, CLIENT_QUIT);
 		conn_abort(conn);
 		client->events->on_failed(client, "connect-timeout");
 		return;

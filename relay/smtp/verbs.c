@@ -178,6 +178,16 @@ static bool session_refuses_params(struct session *session, const struct command
 	return false;
 }
 
+static void verb_log_mail(const struct session *session, const struct command *command)
+{
+	char sender[SESSION_SENDER_BYTES];
+
+	if (log_level_max < LOG_LEVEL_DEBUG)
+		return;
+	log_event(LOG_LEVEL_DEBUG, session->id, "mail", "from=%s size=%lu",
+		log_quote(command->path, sender, sizeof(sender)), (unsigned long)command->size);
+}
+
 static void verb_mail(struct session *session, const struct command *command)
 {
 	struct transaction *transaction = &session->transaction;
@@ -204,6 +214,7 @@ static void verb_mail(struct session *session, const struct command *command)
 		.is_binary = command->body == BODY_BINARYMIME};
 	(void)snprintf(transaction->sender, sizeof(transaction->sender), "%.*s",
 		(int)command->path.len, (const char *)command->path.data);
+	verb_log_mail(session, command);
 	status = session->sink->ops->mail(session->sink, command, TRACE_BYTES_MAX);
 	if (status == SINK_FAIL) {
 		*transaction = (struct transaction){0};
