@@ -58,8 +58,10 @@ class Relay:
 
     def start(self):
         with open(self.log_path, "ab") as log:
+            before = len(self.events("ready"))
             self.process = subprocess.Popen([BINARY, "--config", self.config], stderr=log)
-        wait_for(lambda: self.events("ready") or self.process.poll() is not None, "ready relay")
+        wait_for(lambda: len(self.events("ready")) > before or self.process.poll() is not None,
+                 "ready relay")
         assert self.process.poll() is None, self.log()
         return self
 
