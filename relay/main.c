@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/utsname.h>
@@ -110,6 +111,24 @@ static int check_tls(const struct policy *policy)
 	return bad == 0 ? 0 : -EINVAL;
 }
 
+/* Buffers are numbered with 16 bits, and each connection of a worker may hold four. */
+#define WORKER_CONNECTIONS_MAX 16000
+
+static int check_size(const struct policy *policy)
+{
+	uint64_t connections = policy->max_sessions;
+
+	for (unsigned i = 0; i < policy->send_connector_count; i++)
+		connections += policy->send_connectors[i].max_connections;
+	if (connections <= WORKER_CONNECTIONS_MAX)
+		return 0;
+	(void)fprintf(stderr,
+		"%s: max-sessions and the max-connections of all send-connectors are %lu together, "
+		"expected at most %u for a worker\n",
+		policy->file, (unsigned long)connections, WORKER_CONNECTIONS_MAX);
+	return -EINVAL;
+}
+
 static int check_caps(const struct policy *policy, struct loop_caps *caps)
 {
 	int bad = 0;
@@ -134,7 +153,8 @@ static int run_check(const char *file)
 
 	if (policy_load(file, stderr, &policy) < 0)
 		return EXIT_USAGE;
-	rc = tls_init() < 0 || check_tls(policy) < 0 || check_caps(policy, &caps) < 0
+	rc = tls_init() < 0 || check_tls(policy) < 0 || check_size(policy) < 0 ||
+			     check_caps(policy, &caps) < 0
 		     ? EXIT_USAGE
 		     : EXIT_SUCCESS;
 	policy_destroy(&policy);
@@ -190,6 +210,7 @@ struct relay {
 	struct worker **workers;
 	unsigned worker_count;
 	unsigned started;
+	_Atomic unsigned opened; /* workers that have opened all they need */
 };
 
 static void relay_log_stats(const struct relay *relay)
@@ -218,6 +239,31 @@ static void relay_log_listeners(const struct policy *policy)
 	}
 }
 
+static void relay_on_signal(void *owner, int number)
+{
+	const struct relay *relay = owner;
+
+	if (number == SIGUSR1) {
+		relay_log_stats(relay);
+		return;
+	}
+	log_event(LOG_LEVEL_INFO, NULL, "drain", "signal=%d", number);
+	for (unsigned i = 0; i < relay->started; i++)
+		worker_drain(relay->workers[i]);
+}
+
+/* The last to open says that all is ready; the first runs on the main thread, so it cannot be
+ * waited for there. */
+static void relay_on_open(void *owner)
+{
+	struct relay *relay = owner;
+
+	if (atomic_fetch_add(&relay->opened, 1) + 1 < relay->worker_count)
+		return;
+	log_event(LOG_LEVEL_INFO, NULL, "ready", "workers=%u ktls=%s", relay->worker_count,
+		relay->ktls_support.why_not == NULL ? "yes" : relay->ktls_support.why_not);
+}
+
 static int relay_create_workers(struct relay *relay)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -232,7 +278,12 @@ static int relay_create_workers(struct relay *relay)
 		.ktls_support = &relay->ktls_support,
 		.connections = calloc(
 			relay->policy->receive_connector_count, sizeof(*relay->shared.connections)),
-		.started_s = (uint64_t)time(NULL)};
+		.started_s = (uint64_t)time(NULL),
+		.on_open = relay_on_open,
+		.on_signal = relay_on_signal,
+		.owner = relay};
+	if (getrandom(&relay->shared.random_id, sizeof(relay->shared.random_id), 0) < 0)
+		return -errno;
 	if (relay->workers == NULL || relay->shared.connections == NULL)
 		return -ENOMEM;
 	raise_descriptor_limit(relay->policy, count);
@@ -265,19 +316,6 @@ static int relay_start(struct relay *relay)
 			relay->started++;
 	}
 	return rc;
-}
-
-static void relay_on_signal(void *owner, int number)
-{
-	const struct relay *relay = owner;
-
-	if (number == SIGUSR1) {
-		relay_log_stats(relay);
-		return;
-	}
-	log_event(LOG_LEVEL_INFO, NULL, "drain", "signal=%d", number);
-	for (unsigned i = 0; i < relay->started; i++)
-		worker_drain(relay->workers[i]);
 }
 
 static int relay_stop(struct relay *relay)
@@ -330,7 +368,7 @@ static int run_relay(const char *file)
 		policy_destroy(&relay.policy);
 		return EXIT_FAILURE;
 	}
-	if (tls_init() < 0 || check_tls(relay.policy) < 0 ||
+	if (tls_init() < 0 || check_tls(relay.policy) < 0 || check_size(relay.policy) < 0 ||
 		check_caps(relay.policy, &relay.caps) < 0) {
 		policy_destroy(&relay.policy);
 		return EXIT_USAGE;
@@ -341,13 +379,10 @@ static int run_relay(const char *file)
 	 * networks. */
 	ktls_probe(&relay.ktls_support);
 	rc = relay_start(&relay);
-	if (rc == 0) {
-		log_event(LOG_LEVEL_INFO, NULL, "ready", "workers=%u ktls=%s", relay.worker_count,
-			relay.ktls_support.why_not == NULL ? "yes" : relay.ktls_support.why_not);
-		rc = worker_run(relay.workers[0], signals, relay_on_signal, &relay);
-	} else {
+	if (rc == 0)
+		rc = worker_run(relay.workers[0], signals);
+	else
 		(void)fprintf(stderr, "postern: cannot start: %s\n", strerror(-rc));
-	}
 	if (relay_stop(&relay) < 0)
 		rc = -EIO;
 	(void)close(signals);

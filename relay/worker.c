@@ -39,8 +39,6 @@ struct worker {
 	int signal_fd; /* -1: signals are another worker's business */
 	struct signalfd_siginfo signal;
 	struct op signal_op;
-	void (*on_signal)(void *owner, int number);
-	void *signal_owner;
 
 	struct loop *loop;
 	struct conn_net net;
@@ -215,8 +213,8 @@ static void worker_on_accept(struct listener *listener, int fd)
 	own->session.tls_context =
 		connector->tls == TLS_MODE_NONE ? NULL : &worker->tls_contexts[index];
 	own->session.sink = &own->proxy.sink;
-	(void)snprintf(own->session.id, sizeof(own->session.id), "%08x%02x%06x",
-		(unsigned)worker->shared->started_s, worker->index,
+	(void)snprintf(own->session.id, sizeof(own->session.id), "%08x%04x%02x%06x",
+		(unsigned)worker->shared->started_s, worker->shared->random_id, worker->index,
 		(unsigned)(worker->next_session++ & 0xffffff));
 	worker_name_peer(fd, own->session.peer, &port);
 	log_event(LOG_LEVEL_INFO, own->session.id, "accept", "connector=%s peer=%s port=%u",
@@ -296,7 +294,7 @@ static void worker_signal_done(struct op *op, int32_t result, uint32_t flags)
 
 	(void)flags;
 	if (result == (int32_t)sizeof(worker->signal))
-		worker->on_signal(worker->signal_owner, (int)worker->signal.ssi_signo);
+		worker->shared->on_signal(worker->shared->owner, (int)worker->signal.ssi_signo);
 	worker_await_signal(worker);
 }
 
@@ -372,7 +370,10 @@ static int worker_create_listeners(struct worker *worker)
 
 			listener->owner = worker;
 			listener->on_accept = worker_on_accept;
-			rc = listener_create(listener, connector, &connector->bindings[j]);
+			rc = worker->index == 0 ? listener_probe(connector, &connector->bindings[j])
+						: 0;
+			if (rc == 0)
+				rc = listener_create(listener, connector, &connector->bindings[j]);
 		}
 	}
 	return rc;
@@ -418,6 +419,8 @@ int worker_create(unsigned index, const struct worker_shared *shared, struct wor
 	rc = worker_allocate(worker);
 	if (rc == 0)
 		rc = worker_create_listeners(worker);
+	if (rc == 0)
+		rc = worker_create_tls(worker);
 	if (rc < 0) {
 		worker_destroy(&worker);
 		return rc;
@@ -437,8 +440,6 @@ static int worker_open(struct worker *worker)
 		return rc;
 	}
 	rc = worker_create_sessions(worker);
-	if (rc == 0)
-		rc = worker_create_tls(worker);
 	if (rc < 0)
 		return rc;
 	for (unsigned i = 0; i < worker->listener_count; i++)
@@ -456,6 +457,8 @@ static void *worker_main(void *arg)
 
 	stats_mine = &worker->stats;
 	worker->result = worker_open(worker);
+	if (worker->result == 0)
+		worker->shared->on_open(worker->shared->owner);
 	log_attach(worker->log_filling);
 	while (worker->result == 0 && !worker_is_done(worker)) {
 		worker->result = loop_turn(worker->loop);
@@ -471,12 +474,9 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-int worker_run(struct worker *worker, int signal_fd, void (*on_signal)(void *owner, int number),
-	void *owner)
+int worker_run(struct worker *worker, int signal_fd)
 {
 	worker->signal_fd = signal_fd;
-	worker->on_signal = on_signal;
-	worker->signal_owner = owner;
 	(void)worker_main(worker);
 	return worker->result;
 }

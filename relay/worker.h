@@ -23,6 +23,13 @@ struct worker_shared {
 	const struct ktls_support *ktls_support;
 	_Atomic uint64_t *connections; /* open now, for each receive connector */
 	uint64_t started_s;            /* wall clock at start: part of session ids */
+	uint16_t random_id;            /* and a number that tells this process from another's */
+
+	/* Called by each worker on its own thread when it has opened all it needs. */
+	void (*on_open)(void *owner);
+	/* A signal came to the worker that reads them. */
+	void (*on_signal)(void *owner, int number);
+	void *owner;
 };
 
 struct worker;
@@ -39,10 +46,9 @@ NODISCARD int worker_start(struct worker *worker);
 
 /*
  * Runs it on this thread until it is drained. signal_fd is a signalfd: each
- * signal that comes is given to on_signal, on the loop. Returns 0 or -errno.
+ * signal that comes is given to on_signal. Returns 0 or -errno.
  */
-NODISCARD int worker_run(struct worker *worker, int signal_fd,
-	void (*on_signal)(void *owner, int number), void *owner);
+NODISCARD int worker_run(struct worker *worker, int signal_fd);
 
 /* Has the thread stop accepting and end its sessions; returns at once. */
 void worker_drain(struct worker *worker);

@@ -167,6 +167,9 @@ static void nexthop_serve(struct task *task)
 		if (!nexthop_open_one(nexthop))
 			break;
 	}
+	/* Whoever waited may have gone. */
+	if (nexthop->is_draining)
+		nexthop_drain(nexthop);
 	/* Nothing is open, nothing can be opened: waiting would be for ever. */
 	while (list_is_empty(&nexthop->all) && !list_is_empty(&nexthop->waiting))
 		nexthop_refuse_first(nexthop);
@@ -284,7 +287,12 @@ static void nexthop_on_ready(struct client *client)
 	nexthop->has_offer = true;
 	log_event(LOG_LEVEL_INFO, client->id, "nexthop-ready", "connector=%s host=%s tls=%s",
 		nexthop->connector->name, client->host, client->is_secured ? "yes" : "no");
-	nexthop_keep(own);
+	if (list_is_empty(&nexthop->waiting)) {
+		nexthop_keep(own);
+		return;
+	}
+	/* Opened for somebody who waits: reuse is judged when it comes back. */
+	list_append(nexthop->idle.next, &own->in_idle);
 	loop_task_add(nexthop->net->loop, &nexthop->task);
 }
 

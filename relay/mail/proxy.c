@@ -34,6 +34,7 @@ static void proxy_drop_commands(struct proxy *proxy)
 {
 	iobuf_put(&proxy->nexthop->net->bufs, &proxy->commands);
 	proxy->commands_len = 0;
+	proxy->commands_sent = 0;
 }
 
 /* The legal successors of each state; every state may also be forgotten (IDLE). */
@@ -117,6 +118,26 @@ static enum sink_status proxy_hello(struct sink *sink)
 
 /* Envelope. */
 
+/*
+ * Writes the commands that have not been written: all of them, or the next one
+ * when the one before is answered, if the next hop does not offer PIPELINING
+ * (RFC 2920 3.1).
+ */
+static void proxy_send_commands(struct proxy *proxy)
+{
+	struct client *client = proxy->client;
+	struct span rest = span_make(proxy->commands->data + proxy->commands_sent,
+		proxy->commands_len - proxy->commands_sent);
+
+	while (rest.len > 0 && (client->owed == 0 || client->offer.keywords & EHLO_PIPELINING)) {
+		struct span line = span_head(rest, span_find(rest, '\n') + 1);
+
+		client_command(client, line);
+		proxy->commands_sent += (uint32_t)line.len;
+		rest = span_skip(rest, line.len);
+	}
+}
+
 /* The session got a client: all commands so far go out in one piece. */
 static void proxy_begin_on(struct proxy *proxy, struct client *client)
 {
@@ -133,8 +154,9 @@ static void proxy_begin_on(struct proxy *proxy, struct client *client)
 	}
 	proxy->uses_bdat =
 		proxy->nexthop->connector->chunking && client->offer.keywords & EHLO_CHUNKING;
-	client->owed += proxy->pending - 1;
-	client_command(client, span_make(proxy->commands->data, proxy->commands_len));
+	proxy->sink.via = client->id;
+	proxy->commands_sent = 0;
+	proxy_send_commands(proxy);
 	client_flush(client);
 }
 
@@ -158,6 +180,7 @@ static enum sink_status proxy_mail(
 	proxy->pending = 1;
 	proxy->attempts = 0;
 	proxy->is_answered = false;
+	sink->via = NULL;
 	proxy->needs = compose_needs(command);
 	proxy->chunks_owed = 0;
 	proxy->body_bytes = 0;
@@ -172,6 +195,13 @@ static enum sink_status proxy_mail(
 		nexthop_put(proxy->nexthop, client, NEXTHOP_PUT_CLEAN);
 	nexthop_ask(proxy->nexthop, &proxy->lease);
 	return SINK_WAIT;
+}
+
+/* Once something was answered no other session is tried, and what was written need not be kept. */
+static void proxy_drop_answered(struct proxy *proxy)
+{
+	if (proxy->is_answered && proxy->commands_sent == proxy->commands_len)
+		proxy_drop_commands(proxy);
 }
 
 static enum sink_status proxy_rcpt(struct sink *sink, const struct command *command)
@@ -195,10 +225,10 @@ static enum sink_status proxy_rcpt(struct sink *sink, const struct command *comm
 	proxy->commands_len += (uint32_t)len;
 	proxy->needs |= compose_needs(command);
 	proxy->pending++;
-	if (proxy->client != NULL)
-		client_command(proxy->client, span_make(at, len));
-	if (proxy->is_answered)
-		proxy_drop_commands(proxy);
+	if (proxy->client != NULL) {
+		proxy_send_commands(proxy);
+		proxy_drop_answered(proxy);
+	}
 	return SINK_WAIT;
 }
 
@@ -244,7 +274,7 @@ static void proxy_seal(struct proxy *proxy, const char *last)
 			proxy->chunks_owed++;
 	}
 	conn->is_corked = false;
-	client_flush(proxy->client);
+	client_flush_now(proxy->client);
 }
 
 /* Sends what is gathered, unless something is still on its way: then more may join it. */
@@ -257,7 +287,7 @@ static void proxy_push_text(struct proxy *proxy)
 	if (proxy->uses_bdat && conn->is_corked)
 		proxy_seal(proxy, "");
 	else
-		client_flush(proxy->client);
+		client_flush_now(proxy->client);
 }
 
 static size_t proxy_conn_room(struct proxy *proxy)
@@ -455,9 +485,11 @@ static void proxy_on_reply(struct client *client, const struct reply *reply)
 		proxy_retry(proxy);
 		return;
 	}
-	if (!proxy->is_answered) {
-		proxy->is_answered = true;
-		proxy_drop_commands(proxy);
+	proxy->is_answered = true;
+	if (proxy->commands != NULL) {
+		proxy_send_commands(proxy);
+		proxy_drop_answered(proxy);
+		client_flush(client);
 	}
 	ASSERT(proxy->pending > 0);
 	proxy->pending--;

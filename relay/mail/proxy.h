@@ -47,6 +47,7 @@ struct proxy {
 	struct dot_writer dot;
 	struct iobuf *commands; /* MAIL and RCPT lines, until the first answer */
 	uint32_t commands_len;
+	uint32_t commands_sent; /* how much of them was written to the client */
 };
 
 /* Prepares; one proxy serves one session, a transaction after the other. */

@@ -69,6 +69,7 @@ static void conn_dispose(struct conn *conn)
 	iobuf_put(&conn->net->bufs, &conn->wire);
 	handshake_free_tls(conn);
 	ktls_close(&conn->ktls);
+	loop_task_cancel(&conn->flush_task);
 	conn->pending = CONN_PENDING_CLOSED;
 	loop_task_add(conn->net->loop, &conn->task);
 }
@@ -268,6 +269,7 @@ static void conn_recv_done(struct op *op, int32_t result, uint32_t flags)
 	uint16_t id;
 
 	STAT(recv_calls);
+	conn->has_more = loop_flags_nonempty(flags);
 	if (loop_flags_buffer(flags, &id)) {
 		ASSERT(conn->in == NULL);
 		conn->in = iobuf_from_kernel(&conn->net->bufs, id);
@@ -359,10 +361,21 @@ size_t conn_write(struct conn *conn, struct span bytes)
 	return take;
 }
 
-void conn_flush(struct conn *conn)
+void conn_flush_now(struct conn *conn)
 {
 	if (conn->state == CONN_OPEN || conn->state == CONN_CLOSING)
 		conn->tx->send(conn);
+}
+
+void conn_flush(struct conn *conn)
+{
+	if (conn->state == CONN_OPEN && conn->out != NULL && !conn->send_op.in_flight)
+		loop_task_add(conn->net->loop, &conn->flush_task);
+}
+
+static void conn_run_flush(struct task *task)
+{
+	conn_flush_now(OWNER_OF(task, struct conn, flush_task));
 }
 
 void conn_send_wire(struct conn *conn)
@@ -412,7 +425,7 @@ static void conn_send_done(struct op *op, int32_t result, uint32_t flags)
 	}
 	handshake_offer_kernel(conn);
 	if (conn->out != NULL && !conn->is_corked)
-		conn_flush(conn);
+		conn_flush_now(conn);
 	else if (conn->state == CONN_CLOSING)
 		conn_finish(conn);
 	else
@@ -438,7 +451,7 @@ static void conn_finish(struct conn *conn)
 {
 	if (conn->out != NULL || conn->wire != NULL) {
 		if (conn->out != NULL && conn->wire == NULL)
-			conn_flush(conn);
+			conn_flush_now(conn);
 		return;
 	}
 	if (!conn->is_shut) {
@@ -526,6 +539,7 @@ static void conn_open_as(struct conn *conn, struct conn_net *net, const struct c
 		.rx = &record_plain,
 		.tx = &record_plain};
 	task_init(&conn->task, conn_run_pending);
+	task_init(&conn->flush_task, conn_run_flush);
 	timer_init(&conn->timer, conn_on_timer);
 }
 

@@ -97,6 +97,7 @@ struct conn {
 	struct op recv_op;
 	struct op send_op;
 	struct task task;
+	struct task flush_task;
 	struct timer timer;
 	unsigned pending;
 	enum conn_end end;
@@ -113,6 +114,7 @@ struct conn {
 	bool is_bulk_in;   /* the owner expects bulk: receive into large buffers */
 	bool is_bulk_out;  /* the owner sends bulk */
 	bool is_corked;    /* what is gathered is not complete: only conn_flush() sends it */
+	bool has_more;     /* the socket held more than the last receive took */
 	bool peer_closed;  /* FIN or close_notify was seen: never read again */
 	bool has_ended;    /* on_end was or will be called */
 	bool is_shut;      /* our close_notify has been given out */
@@ -181,8 +183,14 @@ void conn_out_prepend(struct conn *conn, struct span header);
 /* How much is gathered and not on the wire. */
 size_t conn_gathered(const struct conn *conn);
 
-/* Puts what is gathered on the wire. on_drained comes when all has left. */
+/*
+ * Puts what is gathered on the wire at the end of this turn, so that all that a turn has to say
+ * leaves in one piece. on_drained comes when all has left.
+ */
 void conn_flush(struct conn *conn);
+
+/* The same at once: for bulk, where the room is needed for more. */
+void conn_flush_now(struct conn *conn);
 
 /* Is nothing gathered and nothing on the wire? */
 bool conn_is_drained(const struct conn *conn);

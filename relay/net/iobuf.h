@@ -7,7 +7,7 @@
  * A connection holds a buffer only while bytes lie in it, so that an idle
  * session holds none. Small ones are also lent to the kernel, which picks one
  * when bytes arrive. There are enough small ones for every connection to hold
- * its three (received, gathered, on the wire), so taking one cannot fail; bulk
+ * its four (received, gathered, on the wire, its owner's), so taking one cannot fail; bulk
  * ones speed up bodies and are taken while there are any.
  */
 

@@ -56,10 +56,38 @@ static void listener_retry(struct timer *timer)
 		loop_accept(listener->loop, &listener->accept_op, listener->fd);
 }
 
+static void listener_complain(
+	const struct receive_connector *connector, const struct address *address, int rc)
+{
+	char text[64];
+
+	address_print(address, text, sizeof(text));
+	(void)fprintf(stderr, "postern: receive-connector \"%s\": cannot listen on %s: %s\n",
+		connector->name, text, strerror(-rc));
+}
+
+int listener_probe(const struct receive_connector *connector, const struct address *address)
+{
+	int on = 1;
+	int fd = socket(address->sockaddr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int rc = 0;
+
+	/* Without SO_REUSEPORT; SO_REUSEADDR passes over old connections only. */
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+		(address->sockaddr.ss_family == AF_INET6 &&
+			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0) ||
+		bind(fd, (const struct sockaddr *)&address->sockaddr, address->len) < 0)
+		rc = -errno;
+	if (fd >= 0)
+		(void)close(fd);
+	if (rc < 0)
+		listener_complain(connector, address, rc);
+	return rc;
+}
+
 int listener_create(struct listener *listener, const struct receive_connector *connector,
 	const struct address *address)
 {
-	char text[64];
 	int rc;
 
 	listener->connector = connector;
@@ -75,10 +103,7 @@ int listener_create(struct listener *listener, const struct receive_connector *c
 	if (rc == 0 && listen(listener->fd, LISTEN_BACKLOG) < 0)
 		rc = -errno;
 	if (rc < 0) {
-		address_print(address, text, sizeof(text));
-		(void)fprintf(stderr,
-			"postern: receive-connector \"%s\": cannot listen on %s: %s\n",
-			connector->name, text, strerror(-rc));
+		listener_complain(connector, address, rc);
 		listener_destroy(listener);
 	}
 	return rc;

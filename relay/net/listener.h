@@ -24,6 +24,14 @@ struct listener {
 NODISCARD int listener_create(struct listener *listener, const struct receive_connector *connector,
 	const struct address *address);
 
+/*
+ * Fails if somebody listens on the address already. Sockets of one group may share it, so
+ * without this a second relay of the same user would take half of the connections. As
+ * listener_create() otherwise.
+ */
+NODISCARD int listener_probe(
+	const struct receive_connector *connector, const struct address *address);
+
 /* Begins to accept on the thread of loop. */
 void listener_start(struct listener *listener, struct loop *loop);
 

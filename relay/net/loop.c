@@ -345,6 +345,11 @@ bool loop_flags_buffer(uint32_t flags, uint16_t *id)
 	return true;
 }
 
+bool loop_flags_nonempty(uint32_t flags)
+{
+	return (flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
+}
+
 bool loop_flags_more(uint32_t flags)
 {
 	return (flags & IORING_CQE_F_MORE) != 0;

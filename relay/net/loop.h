@@ -104,6 +104,9 @@ void loop_buffers_give(struct loop *loop, void *data, uint32_t bytes, uint16_t i
 /* Did the completion take a provided buffer, and which? */
 bool loop_flags_buffer(uint32_t flags, uint16_t *id);
 
+/* Did a receive leave bytes in the socket? Then the next one completes at once. */
+bool loop_flags_nonempty(uint32_t flags);
+
 /* Does a multishot operation go on? */
 bool loop_flags_more(uint32_t flags);
 

@@ -423,12 +423,18 @@ enum tls_status tls_handshake(struct tls *tls)
 	/*
 	 * The server's last flight in TLS 1.3 holds only session tickets, each a
 	 * record under the application key; so the records of the call that ends
-	 * the handshake are counted, and those of the calls before are not.
+	 * the handshake are counted, and those of the calls before are not. A call
+	 * that goes on after a full sink is the same flight.
 	 */
-	tls->tx_records = 0;
+	if (!tls->is_cut)
+		tls->tx_records = 0;
 	rc = SSL_do_handshake(tls->ssl);
-	if (rc != 1)
-		return tls_outcome(tls, rc);
+	if (rc != 1) {
+		enum tls_status status = tls_outcome(tls, rc);
+
+		tls->is_cut = status == TLS_FULL;
+		return status;
+	}
 	tls->is_done = true;
 	if (SSL_version(tls->ssl) != TLS1_3_VERSION) {
 		/* TLS 1.2: each side's Finished was record 0 under its key. */

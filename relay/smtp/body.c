@@ -17,18 +17,34 @@
 
 static const char nexthop_lost[] = "451 4.4.2 Connection to the next hop was lost\r\n";
 
+/* A refusal that is too long to keep is kept as its last line, and that is cut if need be. */
+static void body_keep_refusal(struct transaction *transaction, struct span reply)
+{
+	const size_t room = sizeof(transaction->refusal) - 3;
+	size_t start = reply.len > 2 ? reply.len - 2 : 0;
+
+	if (reply.len > room) {
+		while (start > 0 && reply.data[start - 1] != '\n')
+			start--;
+		reply = span_skip(reply, start);
+	}
+	reply = span_head(reply, reply.len > 2 ? reply.len - 2 : 0);
+	reply = span_head(reply, room);
+	(void)snprintf(transaction->refusal, sizeof(transaction->refusal), "%.*s\r\n",
+		(int)reply.len, (const char *)reply.data);
+}
+
 void session_discard(struct session *session, struct span reply)
 {
 	struct transaction *transaction = &session->transaction;
 
 	if (transaction->is_discarding)
 		return;
-	session->sink->ops->abandon(session->sink);
-	session->waits &= ~(unsigned)SESSION_WAIT_SINK;
+	/* Kept first: the reply may lie in a buffer that goes when the sink lets go of it. */
+	body_keep_refusal(transaction, reply);
 	transaction->is_discarding = true;
-	reply = span_head(reply, sizeof(transaction->refusal) - 1);
-	memcpy(transaction->refusal, reply.data, reply.len);
-	transaction->refusal[reply.len] = '\0';
+	session->waits &= ~(unsigned)SESSION_WAIT_SINK;
+	session->sink->ops->abandon(session->sink);
 }
 
 static struct trace body_trace(const struct session *session)
@@ -127,12 +143,13 @@ static void body_log(
 	char reply[256];
 
 	log_event(LOG_LEVEL_INFO, session->id, "message",
-		"result=%s code=%u from=%s to=%s recipients=%lu bytes=%lu reply=%s", result, code,
-		log_quote_text(transaction->sender, sender, sizeof(sender)),
+		"result=%s code=%u from=%s to=%s recipients=%lu bytes=%lu nexthop=%s reply=%s",
+		result, code, log_quote_text(transaction->sender, sender, sizeof(sender)),
 		transaction->recipient[0] == '\0'
 			? "-"
 			: log_quote_text(transaction->recipient, recipient, sizeof(recipient)),
 		(unsigned long)transaction->rcpt_accepted, (unsigned long)transaction->body_bytes,
+		session->sink->via == NULL ? "-" : session->sink->via,
 		log_quote(text, reply, sizeof(reply)));
 }
 
@@ -140,14 +157,15 @@ static void body_log(
 static void body_end_message(struct session *session, unsigned code, struct span wire)
 {
 	const struct transaction *transaction = &session->transaction;
+	const bool is_accepted = code >= 200 && code < 300;
 
 	if (transaction->dot.flaws & (BODY_BARE_CR | BODY_BARE_LF))
 		STAT(body_bare_newline);
 	if (transaction->dot.flaws & BODY_NUL)
 		STAT(body_nul);
-	body_log(session, code < 300 ? "accepted" : "refused", code,
+	body_log(session, is_accepted ? "accepted" : "refused", code,
 		span_head(wire, wire.len > 2 ? wire.len - 2 : 0));
-	if (code < 300) {
+	if (is_accepted) {
 		STAT(messages);
 		STAT_ADD(message_bytes, transaction->body_bytes);
 		session->message_count++;
@@ -157,6 +175,12 @@ static void body_end_message(struct session *session, unsigned code, struct span
 	session_write(session, wire);
 	session_reset(session);
 	session_enter(session, SESSION_READY);
+	session_heed_code(session, code);
+}
+
+void body_log_unanswered(const struct session *session)
+{
+	body_log(session, "unanswered", 0, span_of("the client left before the next hop answered"));
 }
 
 /* The refusal that a discarded body ends with. */
@@ -283,6 +307,7 @@ static void body_data_answered(struct session *session, unsigned code, struct sp
 		session_write(session, wire);
 		session_reset(session);
 		session_enter(session, SESSION_READY);
+		session_heed_code(session, code);
 	}
 }
 

@@ -74,6 +74,14 @@ void client_flush(struct client *client)
 	client_restart_deadline(client);
 }
 
+void client_flush_now(struct client *client)
+{
+	if (client->state == CLIENT_QUIT)
+		return;
+	conn_flush_now(&client->conn);
+	client_restart_deadline(client);
+}
+
 void client_quit(struct client *client)
 {
 	if (client->state == CLIENT_READY && client->owed == 0)

@@ -84,7 +84,9 @@ void client_command(struct client *client, struct span command);
 /* One more reply is owed, for a command that the owner wrote into the conn itself. */
 void client_owe(struct client *client);
 
+/* At the end of this turn, or at once: as conn_flush(), conn_flush_now(). */
 void client_flush(struct client *client);
+void client_flush_now(struct client *client);
 
 /* Ends it: QUIT when it is usable and owes nothing, else just the end. */
 void client_quit(struct client *client);

@@ -113,10 +113,18 @@ void session_reset(struct session *session)
 	session->conn.is_bulk_in = false;
 }
 
+void session_heed_code(struct session *session, unsigned code)
+{
+	if (code == 421)
+		session_close(session);
+}
+
 void session_close(struct session *session)
 {
 	if (session->state == SESSION_CLOSE)
 		return;
+	if (session->state == SESSION_FINISH)
+		body_log_unanswered(session);
 	session_reset(session);
 	session_enter(session, SESSION_CLOSE);
 	conn_close(&session->conn);
@@ -179,11 +187,16 @@ static void session_on_end(struct conn *conn, enum conn_end why)
 			log_quote_text(
 				conn->tls != NULL ? tls_error(conn->tls) : session_end_word(why),
 				text, sizeof(text)));
-	} else if (session->state >= SESSION_MAIL || why != CONN_END_EOF) {
+	} else if ((session->state >= SESSION_MAIL && session->waits == 0) || why != CONN_END_EOF) {
 		log_event(LOG_LEVEL_INFO, session->id, "lost", "peer=%s why=%s", session->peer,
 			session_end_word(why));
 	}
-	session_close(session);
+	/* It may have said its last word and still wait for the answer: a message may hang on that.
+	 */
+	if (why == CONN_END_EOF && session->waits != 0 && session->state != SESSION_TLS)
+		session->is_ending = true;
+	else
+		session_close(session);
 }
 
 static void session_on_timeout(struct conn *conn)
@@ -222,6 +235,7 @@ static void session_take_envelope_reply(struct session *session, unsigned code, 
 			log_quote(span_head(wire, wire.len - 2), reply, sizeof(reply)));
 	}
 	session_write(session, wire);
+	session_heed_code(session, code);
 	if (transaction->pending > 0)
 		return;
 	session->waits &= ~(unsigned)SESSION_WAIT_REPLIES;
@@ -243,9 +257,6 @@ static void session_on_reply(struct sink *sink, unsigned code, struct span wire)
 		session->waits &= ~(unsigned)SESSION_WAIT_SINK;
 		body_answered(session, code, wire);
 	}
-	/* The next hop says that the channel closes, and the client was told so (RFC 5321 3.8). */
-	if (code == 421)
-		session_close(session);
 	session_run(session);
 }
 
@@ -371,6 +382,15 @@ static void session_parse(struct session *session)
 	}
 }
 
+/* Commands go at once; text is worth a send when no more of it is about to join. */
+static bool session_should_push(const struct session *session)
+{
+	if (session->state != SESSION_BODY && session->state != SESSION_CHUNK)
+		return true;
+	return session->transaction.body_bytes > 0 &&
+	       (!session->conn.has_more || session->waits != 0);
+}
+
 /*
  * Goes as far as input, output and sink allow, then sends all replies at once
  * and says what it waits for. Every event ends here.
@@ -390,11 +410,14 @@ static void session_run(struct session *session)
 		session_drain(session);
 		return;
 	}
-	session->sink->ops->push(session->sink);
+	if (session_should_push(session))
+		session->sink->ops->push(session->sink);
 	conn_flush(&session->conn);
 	session_restart_deadline(session);
 	if (session->starts_tls && conn_is_drained(&session->conn))
 		session_begin_tls(session);
+	else if (session->is_ending && session->waits == 0)
+		session_close(session);
 	else if (session->waits == 0 && !session->starts_tls && session->state != SESSION_TLS)
 		conn_read(&session->conn);
 }
@@ -528,6 +551,7 @@ void session_open(struct session *session, struct conn_net *net, int fd)
 	session->is_skipping = false;
 	session->is_running = false;
 	session->is_draining = false;
+	session->is_ending = false;
 	session->drop_left = 0;
 	session->starts_tls = false;
 	session->errors = 0;

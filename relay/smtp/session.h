@@ -51,10 +51,10 @@ enum session_wait {
 	SESSION_WAIT_REPLIES = 4, /* answers to MAIL and RCPT, before the next verb */
 };
 
-#define SESSION_ID_BYTES 20
+#define SESSION_ID_BYTES 24
 #define SESSION_HELO_BYTES 256
 #define SESSION_SENDER_BYTES 320
-#define SESSION_REPLY_BYTES 512
+#define SESSION_REPLY_BYTES 1024
 
 /* What MAIL began. */
 struct transaction {
@@ -102,8 +102,9 @@ struct session {
 	bool is_skipping;        /* the rest of an over-long line is dropped */
 	bool is_running;         /* session_run() is on the stack */
 	bool is_tls_logged;
-	bool is_draining;       /* no further message is begun */
-	uint64_t drop_left;     /* of a refused chunk: octets still to be read and thrown away */
+	bool is_ending;     /* the peer has said all that it has to say: answers are still due */
+	bool is_draining;   /* no further message is begun */
+	uint64_t drop_left; /* of a refused chunk: octets still to be read and thrown away */
 	const char *drop_reply; /* what answers it then */
 	bool starts_tls;        /* STARTTLS was answered 220: TLS begins when that has left */
 	uint64_t errors;        /* protocol errors so far */
@@ -152,6 +153,9 @@ void session_write(struct session *session, struct span wire);
 /* May a reply of our own be given now? If not, it must wait for the sink's answers. */
 bool session_may_reply(struct session *session);
 
+/* A 421 that was passed on closes the channel, as it says (RFC 5321 3.8). */
+void session_heed_code(struct session *session, unsigned code);
+
 /* From here on the body is thrown away, and reply (with CR LF) answers it. */
 void session_discard(struct session *session, struct span reply);
 
@@ -172,6 +176,9 @@ void body_start_chunk(struct session *session);
 
 /* The sink answered DATA or the message. */
 void body_answered(struct session *session, unsigned code, struct span wire);
+
+/* For the log: the session ends while the answer to a message is awaited. */
+void body_log_unanswered(const struct session *session);
 
 /* Take what they can of the input. False: there is none, or it has to wait. */
 NODISCARD bool body_run_data(struct session *session);

@@ -60,7 +60,9 @@ struct sink_events {
 struct sink {
 	const struct sink_ops *ops;
 	const struct sink_events *events;
-	void *owner;         /* the session, for its events */
+	void *owner;     /* the session, for its events */
+	const char *via; /* whose answers these are, for the log: the next hop's session; NULL: none
+			    yet */
 	const char *refusal; /* SINK_FAIL: a whole reply line without CR LF */
 	unsigned offer;      /* enum ehlo_keyword bits that the path can carry */
 	uint64_t offer_size; /* its SIZE limit in octets; 0: none known */

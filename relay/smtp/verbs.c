@@ -103,9 +103,9 @@ void session_answer_ehlo(struct session *session)
 		{EHLO_BINARYMIME, "BINARYMIME"},
 	};
 	const struct receive_connector *connector = session->connector;
-	/* What ends at us does not depend on the path. */
-	const unsigned ours =
-		EHLO_SIZE | EHLO_PIPELINING | EHLO_ENHANCEDSTATUSCODES | EHLO_CHUNKING;
+	/* What ends at us does not depend on the path; whose codes the replies carry does (RFC
+	 * 2034). */
+	const unsigned ours = EHLO_SIZE | EHLO_PIPELINING | EHLO_CHUNKING;
 
 	session->is_ehlo_waiting = false;
 	session->announced = connector_keywords(connector) & (ours | session->sink->offer);

@@ -157,6 +157,10 @@ class NextHop:
     def __init__(self, pki, keywords=None, client_ca="adatum-ca"):
         self.messages = []
         self.commands = []
+        self.mistakes = []
+        self.answers = {}  # verb: the reply to give instead
+        self.held = threading.Event()  # cleared: the answer to a message waits
+        self.held.set()
         self.keywords = keywords or ["PIPELINING", "SIZE 104857600", "8BITMIME", "SMTPUTF8", "DSN",
                                      "ENHANCEDSTATUSCODES", "CHUNKING", "BINARYMIME"]
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -206,6 +210,9 @@ class Conversation:
         self.buffer += data
 
     def line(self):
+        # Without PIPELINING (RFC 2920) nothing may come before the last answer was read.
+        if self.buffer and "PIPELINING" not in self.hop.keywords:
+            self.hop.mistakes.append(f"{self.buffer!r} came before an answer")
         while b"\r\n" not in self.buffer:
             self.more()
         line, _, self.buffer = self.buffer.partition(b"\r\n")
@@ -221,6 +228,7 @@ class Conversation:
         self.connection.sendall(text.encode() + b"\r\n")
 
     def accept(self, how):
+        self.hop.held.wait(PATIENCE)
         self.hop.messages.append(Message(self.sender, self.recipients, self.body, how))
         self.say(f"250 2.6.0 <{len(self.hop.messages)}@hop.test> Queued mail for delivery")
         self.forget()
@@ -231,6 +239,9 @@ class Conversation:
             line = self.line()
             verb = line.split(b" ")[0].upper().decode()
             self.hop.commands.append(line.decode(errors="replace"))
+            if verb in self.hop.answers:
+                self.say(self.hop.answers[verb])
+                continue
             getattr(self, "verb_" + verb.lower(), self.verb_other)(line)
             if verb == "QUIT":
                 return

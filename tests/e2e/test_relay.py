@@ -197,7 +197,7 @@ def test_two_workers_share_the_port(start, next_hop, pki):
         client.message()
         client.close()
     wait_for(lambda: len(relay.events("session-end")) >= 24, "all session ends")
-    workers = {event["session"][8:10] for event in relay.events("accept")}
+    workers = {event["session"][12:14] for event in relay.events("accept")}
     assert workers == {"00", "01"}, "the kernel spreads connections over the workers"
     assert len(next_hop.messages) == 24
 
