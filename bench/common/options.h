@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * options.h: the command lines of load, sink and idle, each described by a table.
+ *
+ * What is wrong ends the program with status 2 and a line that says which option it was and
+ * what was expected. --help prints the usage text and ends it with 0.
+ */
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum options_kind {
+	OPTIONS_FLAG,    /* no value: *flag = true */
+	OPTIONS_CHOICE,  /* no value: *choice = min */
+	OPTIONS_NUMBER,  /* from min to max; k, m and g stand for 2^10, 2^20 and 2^30 */
+	OPTIONS_TEXT,    /* as it is */
+	OPTIONS_ADDRESS, /* "127.0.0.1:2525"; the bench programs speak IPv4 only */
+};
+
+struct options_entry {
+	const char *name;
+	enum options_kind kind;
+	union {
+		bool *flag;
+		unsigned int *choice;
+		uint64_t *number;
+		const char **text;
+		struct sockaddr_in *address;
+	} out;
+	uint64_t min;
+	uint64_t max;
+};
+
+void options_parse(int argc, char **argv, const struct options_entry *entries, size_t count,
+	const char *usage);
+
+/* Prints a line and the usage, and ends the program with status 2. */
+_Noreturn void options_wrong(const char *usage, const char *reason);
+
+/* Lets this process have as many descriptors as count, as far as the system allows. */
+void options_raise_files(uint64_t count);
