@@ -386,17 +386,22 @@ void conn_send_wire(struct conn *conn)
 		conn->wire_end - conn->wire_start);
 }
 
+/* The owner hears of it; a connection that is ending anyway ends at once. */
+static void conn_end_now(struct conn *conn, enum conn_end why)
+{
+	if (conn->state == CONN_CLOSING)
+		conn_abort(conn);
+	else
+		conn_ended(conn, why);
+}
+
 /* The peer takes nothing more. What it has sent before may still be read. */
 static void conn_send_failed(struct conn *conn)
 {
 	iobuf_put(&conn->net->bufs, &conn->wire);
 	iobuf_put(&conn->net->bufs, &conn->out);
-	if (conn->state == CONN_CLOSING) {
-		conn_abort(conn);
-		return;
-	}
-	if (!conn->recv_op.in_flight || conn->state == CONN_HANDSHAKE)
-		conn_ended(conn, CONN_END_RESET);
+	if (!conn->recv_op.in_flight || conn->state != CONN_OPEN)
+		conn_end_now(conn, CONN_END_RESET);
 }
 
 static void conn_send_done(struct op *op, int32_t result, uint32_t flags)
@@ -424,6 +429,11 @@ static void conn_send_done(struct op *op, int32_t result, uint32_t flags)
 		return;
 	}
 	handshake_offer_kernel(conn);
+	if (!record_answer_key_update(conn)) {
+		STAT(tls_key_update_closed);
+		conn_end_now(conn, CONN_END_KEY_UPDATE);
+		return;
+	}
 	if (conn->out != NULL && !conn->is_corked)
 		conn_flush_now(conn);
 	else if (conn->state == CONN_CLOSING)

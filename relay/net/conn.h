@@ -125,6 +125,7 @@ struct conn {
 	const struct record_layer *tx;
 	struct tls *tls; /* while one direction is in userspace */
 	struct ktls ktls;
+	bool owes_key_update;    /* the peer asked for our next key, and a send was under way */
 	unsigned key_updates;    /* KeyUpdate records met under kernel TLS */
 	unsigned ktls_want;      /* bits of enum ktls_direction that shall go to the kernel */
 	bool is_hello_due;       /* the handshake has a step to make without new input */

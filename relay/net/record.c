@@ -234,30 +234,41 @@ static void kernel_send_alert(struct conn *conn, uint8_t level, uint8_t descript
 }
 
 /*
- * The peer's next record is under its next key (RFC 8446 4.6.3). If it asks for
- * ours to change too, our KeyUpdate goes out under the old key first; that needs
- * an idle send side, which between commands is the rule: else the session ends.
+ * Our own KeyUpdate, under the old key, then the new key; not while a send is
+ * under way, since it would have to get in between. False: it cannot be done.
  */
-static bool kernel_key_update(struct conn *conn, struct span message)
+bool record_answer_key_update(struct conn *conn)
 {
 	static const uint8_t answer[5] = {HANDSHAKE_KEY_UPDATE, 0, 0, 1, 0};
-	bool is_asked;
 
-	STAT(ktls_key_update);
-	if (message.len != 5 || message.data[4] > 1 || ++conn->key_updates > KEY_UPDATES_MAX)
-		return false;
-	is_asked = message.data[4] == 1;
-	if (ktls_rekey(&conn->ktls, KTLS_DIRECTION_RX) < 0)
-		return false;
-	STAT(ktls_rekeyed);
-	if (!is_asked)
+	if (!conn->owes_key_update || conn->wire != NULL)
 		return true;
-	if (conn->tx != &record_kernel || conn->send_op.in_flight)
-		return false;
+	conn->owes_key_update = false;
 	STAT(other_syscalls);
 	return ktls_send_control(conn->fd, RECORD_HANDSHAKE, span_make(answer, sizeof(answer))) ==
 		       0 &&
 	       ktls_rekey(&conn->ktls, KTLS_DIRECTION_TX) == 0;
+}
+
+/*
+ * The peer's next record is under its next key (RFC 8446 4.6.3), and it may ask
+ * for ours to change before we send anything else.
+ */
+static bool kernel_key_update(struct conn *conn, struct span message)
+{
+	STAT(ktls_key_update);
+	if (message.len != 5 || message.data[4] > 1 || ++conn->key_updates > KEY_UPDATES_MAX)
+		return false;
+	if (ktls_rekey(&conn->ktls, KTLS_DIRECTION_RX) < 0)
+		return false;
+	STAT(ktls_rekeyed);
+	if (message.data[4] == 0)
+		return true;
+	/* A send side in userspace has keys that OpenSSL has not been told to change. */
+	if (conn->tx != &record_kernel)
+		return false;
+	conn->owes_key_update = true;
+	return record_answer_key_update(conn);
 }
 
 static void kernel_handshake_record(struct conn *conn, struct span message)

@@ -55,6 +55,10 @@ void conn_sink_close(struct conn *conn);
 /* Decrypts all whole records that have come, by OpenSSL. */
 void record_read_user(struct conn *conn);
 
+/* Kernel TLS: answers a KeyUpdate that asked for ours, if the send side is idle. False: it failed.
+ */
+NODISCARD bool record_answer_key_update(struct conn *conn);
+
 /* Runs the handshake as far as it goes. */
 void handshake_run(struct conn *conn);
 
