@@ -63,7 +63,7 @@ static const struct keyword transport_rows[] = {
 	{KEY("fqdn", TYPE_NAME, NULL), FIELD(struct policy, fqdn)},
 	{KEY("workers", TYPE_COUNT, "0"), FIELD(struct policy, workers), LIMITS(0, 1024)},
 	{KEY("max-sessions", TYPE_COUNT, "5000"), FIELD(struct policy, max_sessions),
-		LIMITS(1, 16000)},
+		LIMITS(1, 15000)},
 	{KEY("user", TYPE_TEXT, NULL), FIELD(struct policy, user), LIMITS(1, 32)},
 	{KEY("io-uring-disable", TYPE_WORDS, NULL), POINTER(struct policy, io_uring_disable)},
 	{KEY("drain-timeout", TYPE_TIME, "30s"), FIELD(struct policy, drain_timeout_ms),

@@ -111,8 +111,8 @@ static int check_tls(const struct policy *policy)
 	return bad == 0 ? 0 : -EINVAL;
 }
 
-/* Buffers are numbered with 16 bits, and each connection of a worker may hold four. */
-#define WORKER_CONNECTIONS_MAX 16000
+/* Buffers have numbers of 16 bits; a connection may hold four, and 4,096 are the kernel's. */
+#define WORKER_CONNECTIONS_MAX 15000
 
 static int check_size(const struct policy *policy)
 {

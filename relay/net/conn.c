@@ -38,11 +38,11 @@ void conn_enter(struct conn *conn, enum conn_state state)
 int conn_net_create(struct conn_net *net, struct loop *loop, unsigned sessions,
 	unsigned bulk_buffers, const struct ktls_support *support)
 {
-	unsigned small = sessions * BUFFERS_EACH + 2 * IOBUFS_LENT_FIRST;
+	unsigned own = sessions * BUFFERS_EACH;
 	int rc;
 
 	*net = (struct conn_net){.loop = loop, .ktls_support = support};
-	rc = iobufs_create(&net->bufs, loop, small < 65536 ? small : 65536, bulk_buffers);
+	rc = iobufs_create(&net->bufs, loop, own, bulk_buffers);
 	if (rc == 0)
 		rc = pool_create(&net->tls_pool, sessions, sizeof(struct tls), 64);
 	return rc;
@@ -260,6 +260,13 @@ static void conn_recv_starved(struct conn *conn)
 {
 	STAT(buffers_starved);
 	iobufs_lend_more(&conn->net->bufs);
+	if (conn->state == CONN_CLOSING) {
+		conn_finish(conn);
+		return;
+	}
+	/* Its own, since there may be none to lend: to ask the kernel again could spin. */
+	if (conn->wants_input && conn->in == NULL)
+		conn->in = iobuf_take_small(&conn->net->bufs);
 	conn_recv_again(conn);
 }
 
@@ -280,12 +287,13 @@ static void conn_recv_done(struct op *op, int32_t result, uint32_t flags)
 	}
 	if (conn->state == CONN_DEAD) {
 		conn_dispose(conn);
-	} else if (conn->state == CONN_CLOSING) {
-		conn_recv_closing(conn, result);
 	} else if (result == -ENOBUFS) {
 		conn_recv_starved(conn);
+	} else if (conn->state == CONN_CLOSING) {
+		conn_recv_closing(conn, result);
 	} else if (result <= 0) {
 		conn_in_tidy(conn);
+		record_tell_bad(conn, result);
 		conn_ended(conn, result == 0 ? CONN_END_EOF
 				 : result == -EBADMSG || result == -EMSGSIZE || result == -EINVAL
 					 ? CONN_END_TLS
@@ -489,7 +497,11 @@ static void conn_finish(struct conn *conn)
 		return;
 	iobuf_put(&conn->net->bufs, &conn->in);
 	conn->is_bulk_in = false;
-	conn_recv_bytes(conn, IOBUF_SMALL_BYTES);
+	/* A control record would fail a receive that has no room for its type. */
+	if (conn->rx == &record_kernel)
+		conn->rx->recv(conn);
+	else
+		conn_recv_bytes(conn, IOBUF_SMALL_BYTES);
 }
 
 void conn_close(struct conn *conn)

@@ -27,9 +27,13 @@ void conn_sink_open(struct conn *conn)
 
 void conn_sink_close(struct conn *conn)
 {
-	/* Where the kernel sends, a byte of OpenSSL's would be noise: its keys are old. */
+	/* Where the kernel sends, a byte of OpenSSL's would be noise, but what it had to say
+	 * matters. */
 	if (conn->tx != &record_kernel)
 		conn->wire_end += (uint32_t)conn->tls->sink_len;
+	else if (conn->tls->has_alert)
+		record_send_alert(conn, conn->tls->alert);
+	conn->tls->has_alert = false;
 	tls_sink(conn->tls, NULL, 0);
 	if (!conn->send_op.in_flight && conn->wire_start == conn->wire_end)
 		iobuf_put(&conn->net->bufs, &conn->wire);
@@ -93,7 +97,10 @@ static bool handshake_has_turn(struct conn *conn)
 	return true;
 }
 
-/* Feeds the next whole record, if there is one and OpenSSL waits for it. */
+/*
+ * Feeds the next whole record, if there is one and OpenSSL waits for it. What is
+ * no record is fed as it came: OpenSSL says what is wrong, to us and in an alert.
+ */
 static bool handshake_feed(struct conn *conn, bool *broken)
 {
 	uint32_t have = conn->raw_end - conn->raw_start;
@@ -102,7 +109,9 @@ static bool handshake_feed(struct conn *conn, bool *broken)
 	if (conn->in != NULL)
 		length = tls_record_length(span_make(conn->in->data + conn->raw_start, have));
 	*broken = length < 0;
-	if (length <= 0 || (uint32_t)length > have)
+	if (*broken)
+		length = (int)have;
+	if (length == 0 || (uint32_t)length > have)
 		return false;
 	tls_feed(conn->tls, span_make(conn->in->data + conn->raw_start, (size_t)length));
 	conn->raw_start += (uint32_t)length;
@@ -155,14 +164,16 @@ void handshake_run(struct conn *conn)
 		if (!go)
 			break;
 		status = handshake_step(conn);
+		if (broken)
+			status = TLS_FAILED;
 		conn->is_hello_due = status == TLS_FULL;
 		if (status == TLS_MORE && !handshake_has_turn(conn))
 			return;
 	}
 	if (status == TLS_DONE) {
 		handshake_done(conn);
-	} else if (broken || status == TLS_FAILED || status == TLS_CLOSED) {
-		if (broken)
+	} else if (status == TLS_FAILED || status == TLS_CLOSED) {
+		if (broken && conn->tls->error[0] == '\0')
 			(void)snprintf(conn->tls->error, sizeof(conn->tls->error), "no TLS record");
 		conn_ended(conn, CONN_END_TLS);
 	} else if (status == TLS_MORE) {

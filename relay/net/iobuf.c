@@ -17,12 +17,18 @@ static void iobufs_lend_up_to(struct iobufs *bufs, unsigned target)
 		iobufs_lend(bufs, iobuf_take_small(bufs));
 }
 
-int iobufs_create(struct iobufs *bufs, struct loop *loop, unsigned small_count, unsigned bulk_count)
+int iobufs_create(struct iobufs *bufs, struct loop *loop, unsigned own_count, unsigned bulk_count)
 {
+	unsigned small_count;
 	int rc;
 
-	ASSERT(small_count >= IOBUFS_LENT_FIRST && small_count <= 65536 && bulk_count > 0);
-	*bufs = (struct iobufs){.loop = loop};
+	ASSERT(own_count > 0 && bulk_count > 0);
+	*bufs = (struct iobufs){.loop = loop, .lent_max = IOBUFS_LENT_MAX};
+	while (bufs->lent_max > own_count && bufs->lent_max > IOBUFS_LENT_FIRST)
+		bufs->lent_max /= 2;
+	small_count = own_count + bufs->lent_max;
+	if (small_count > 65536)
+		return -E2BIG;
 	bufs->small = calloc(small_count, sizeof(*bufs->small));
 	bufs->bulk = calloc(bulk_count, sizeof(*bufs->bulk));
 	rc = bufs->small == NULL || bufs->bulk == NULL ? -ENOMEM : 0;
@@ -34,9 +40,6 @@ int iobufs_create(struct iobufs *bufs, struct loop *loop, unsigned small_count, 
 		iobufs_destroy(bufs);
 		return rc;
 	}
-	bufs->lent_max = IOBUFS_LENT_MAX;
-	while (bufs->lent_max > small_count / 2)
-		bufs->lent_max /= 2;
 	bufs->provided = loop_buffers_create(loop, bufs->lent_max) == 0;
 	if (bufs->provided)
 		iobufs_lend_up_to(bufs, IOBUFS_LENT_FIRST);

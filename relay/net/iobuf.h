@@ -39,9 +39,12 @@ struct iobufs {
 #define IOBUFS_LENT_FIRST 64
 #define IOBUFS_LENT_MAX 4096
 
-/* Allocates both kinds and lends the first to the kernel. small_count <= 65536. */
+/*
+ * Allocates both kinds and lends the first to the kernel. own_count: what the connections may
+ * hold themselves; what the kernel is lent comes on top. -E2BIG: more than buffer ids.
+ */
 NODISCARD int iobufs_create(
-	struct iobufs *bufs, struct loop *loop, unsigned small_count, unsigned bulk_count);
+	struct iobufs *bufs, struct loop *loop, unsigned own_count, unsigned bulk_count);
 void iobufs_destroy(struct iobufs *bufs);
 
 /* Never NULL: see above. */

@@ -243,6 +243,11 @@ bool ktls_init(struct ktls *ktls, const struct ktls_support *support, int fd, co
 		*why_not = "cipher";
 		return false;
 	}
+	/* The kernel fills records to 2^14, whatever the peer has asked for (RFC 6066 4). */
+	if (SSL_SESSION_get_max_fragment_length(SSL_get0_session(tls->ssl)) != 0) {
+		*why_not = "max-fragment-length";
+		return false;
+	}
 	if (ktls->is_tls13 && tls->secret_len == 0) {
 		*why_not = "no-secret";
 		return false;

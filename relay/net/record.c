@@ -11,6 +11,8 @@
 #define RECORD_APPLICATION_DATA 23
 #define ALERT_CLOSE_NOTIFY 0
 #define ALERT_UNEXPECTED_MESSAGE 10
+#define ALERT_BAD_RECORD_MAC 20
+#define ALERT_RECORD_OVERFLOW 22
 #define ALERT_INTERNAL_ERROR 80
 #define HANDSHAKE_NEW_SESSION_TICKET 4
 #define HANDSHAKE_KEY_UPDATE 24
@@ -117,8 +119,11 @@ void record_read_user(struct conn *conn)
 		int length = tls_record_length(span_make(
 			conn->in->data + conn->raw_start, conn->raw_end - conn->raw_start));
 
-		if (length < 0)
+		if (length < 0) {
+			/* OpenSSL puts what is wrong into an alert. */
+			(void)user_decrypt(conn, conn->raw_end - conn->raw_start);
 			conn_ended(conn, CONN_END_TLS);
+		}
 		if (length <= 0 || (uint32_t)length > conn->raw_end - conn->raw_start)
 			break;
 		goes_on = user_decrypt(conn, (uint32_t)length);
@@ -221,16 +226,36 @@ static void kernel_recv(struct conn *conn)
 	loop_recvmsg(conn->net->loop, &conn->recv_op, conn->fd, &conn->message);
 }
 
+void record_send_alert(struct conn *conn, const uint8_t alert[2])
+{
+	if (conn->tx != &record_kernel)
+		return;
+	/* A peer that takes nothing more does not get its alert: the connection ends all the same.
+	 */
+	STAT(other_syscalls);
+	if (ktls_send_control(conn->fd, RECORD_ALERT, span_make(alert, 2)) < 0)
+		STAT(alerts_unsent);
+}
+
 static void kernel_send_alert(struct conn *conn, uint8_t level, uint8_t description)
 {
 	const uint8_t alert[2] = {level, description};
 
-	/* A peer that takes nothing more does not get its alert: the connection ends all the same.
-	 */
+	record_send_alert(conn, alert);
+}
+
+void record_tell_bad(struct conn *conn, int32_t result)
+{
+	int error;
+	socklen_t len = sizeof(error);
+
+	if (conn->rx != &record_kernel || (result != -EBADMSG && result != -EMSGSIZE))
+		return;
+	/* The failure is also kept as the socket's error, which the next call would only report. */
 	STAT(other_syscalls);
-	if (conn->tx == &record_kernel &&
-		ktls_send_control(conn->fd, RECORD_ALERT, span_make(alert, sizeof(alert))) < 0)
-		STAT(alerts_unsent);
+	if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0)
+		kernel_send_alert(
+			conn, 2, result == -EBADMSG ? ALERT_BAD_RECORD_MAC : ALERT_RECORD_OVERFLOW);
 }
 
 /*

@@ -59,6 +59,12 @@ void record_read_user(struct conn *conn);
  */
 NODISCARD bool record_answer_key_update(struct conn *conn);
 
+/* Sends an alert (level, description) by a send side that the kernel protects. */
+void record_send_alert(struct conn *conn, const uint8_t alert[2]);
+
+/* A receive under kernel TLS failed: the peer is told why in an alert, if it was a bad record. */
+void record_tell_bad(struct conn *conn, int32_t result);
+
 /* Runs the handshake as far as it goes. */
 void handshake_run(struct conn *conn);
 

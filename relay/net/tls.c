@@ -140,15 +140,21 @@ static void tls_on_secret(const SSL *ssl, const char *line)
 		tls->secret_len = tls_hex(secret + 1, tls->server_secret, TLS_SECRET_BYTES_MAX);
 }
 
-/* A KeyUpdate in userspace makes the logged secrets useless: such a connection stays there. */
+/*
+ * A KeyUpdate in userspace makes the logged secrets useless: such a connection
+ * stays there. An alert is kept in clear, for when the kernel has the send side.
+ */
 static void tls_on_message(int written, int version, int content_type, const void *data, size_t len,
 	SSL *ssl, void *arg)
 {
 	struct tls *tls = SSL_get_app_data(ssl);
 
-	(void)written;
 	(void)version;
 	(void)arg;
+	if (written && content_type == SSL3_RT_ALERT && len == 2 && tls != NULL) {
+		memcpy(tls->alert, data, 2);
+		tls->has_alert = true;
+	}
 	if (content_type == SSL3_RT_HANDSHAKE && len > 0 && tls != NULL &&
 		*(const uint8_t *)data == SSL3_MT_KEY_UPDATE)
 		tls->keys_changed = true;

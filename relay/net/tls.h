@@ -72,7 +72,9 @@ struct tls {
 	size_t sink_len;
 	size_t sink_bytes;
 
-	bool is_cut; /* the sink was full in the middle of a flight */
+	bool has_alert;   /* OpenSSL wrote an alert */
+	uint8_t alert[2]; /* level and description */
+	bool is_cut;      /* the sink was full in the middle of a flight */
 	bool is_done;
 	bool keys_changed;   /* a KeyUpdate was seen: the secrets below are old */
 	uint64_t rx_records; /* records under the application key: received */

@@ -257,8 +257,13 @@ static void test_smart_host_names(void **state)
 {
 	struct policy *policy = NULL;
 	const struct send_connector *out = NULL;
+	struct addrinfo *found = NULL;
 
 	(void)state;
+	/* A root file system fresh from debootstrap has no /etc/hosts. */
+	if (getaddrinfo("localhost", NULL, NULL, &found) != 0)
+		skip();
+	freeaddrinfo(found);
 	assert_int_equal(load_text("send-connector out { smart-hosts = \"localhost:2600\" }\n"
 				   "receive-connector in { bindings = \"127.0.0.1:1\"\n"
 				   "send-connector = out }\n",

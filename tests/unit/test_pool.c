@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/base/pool.h"
 
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -93,20 +92,22 @@ static void test_pool_untouched(void **state)
 {
 	struct pool pool;
 	void *object;
-	unsigned char resident[4];
+	unsigned char resident;
 
 	(void)state;
-#if defined(__SANITIZE_THREAD__)
-	skip(); /* its shadow has no room for this */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	skip(); /* their shadow memory has no room for this */
 #endif
 	if (pool_create(&pool, 1 << 20, 1 << 20, 4096) != 0)
 		skip();
 	object = pool_take(&pool);
 	assert_non_null(object);
 	memset(object, 1, 16);
-	assert_int_equal(mincore(object, 4 * 4096, resident), 0);
-	assert_int_equal(resident[0] & 1, 1);
-	assert_int_equal(resident[1] & 1, 0);
+	assert_int_equal(mincore(object, 4096, &resident), 0);
+	assert_int_equal(resident & 1, 1);
+	/* Beyond a huge page. */
+	assert_int_equal(mincore((uint8_t *)object + (8 << 20), 4096, &resident), 0);
+	assert_int_equal(resident & 1, 0);
 	pool_put(&pool, object);
 	pool_destroy(&pool);
 }
@@ -116,7 +117,8 @@ static void test_pool_no_memory(void **state)
 	struct pool pool = {0};
 
 	(void)state;
-	assert_int_equal(pool_create(&pool, 1 << 30, (size_t)1 << 30, 4096), -ENOMEM);
+	assert_true(pool_create(&pool, 1 << 30, (size_t)1 << 30, 4096) < 0);
+	assert_null(pool.memory);
 	pool_destroy(&pool);
 }
 

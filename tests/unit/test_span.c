@@ -92,10 +92,7 @@ static void test_span_find(void **state)
 static void test_span_trim(void **state)
 {
 	static const char *const cases[][2] = {
-		{"", ""},
-		{" \t ", ""},
-		{"a", "a"},
-		{" \ta b\t ", "a b"},
+		{"", ""}, {" \t ", ""}, {"a", "a"}, {" \ta b\t ", "a b"},
 		{"a\r\n", "a\r\n"}, /* blanks only */
 	};
 

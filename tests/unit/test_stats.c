@@ -66,6 +66,7 @@ static void test_stats_print(void **state)
 	struct stats stats = {0};
 	char text[4096];
 	char small[24];
+	size_t length;
 
 	(void)state;
 	assert_int_equal(stats_print(&stats, text, sizeof(text)), 0);
@@ -73,18 +74,21 @@ static void test_stats_print(void **state)
 	stats.sessions = 2;
 	stats.messages = 1;
 	stats.log_dropped = UINT64_MAX;
-	assert_int_equal(stats_print(&stats, text, sizeof(text)), strlen(text));
+	length = stats_print(&stats, text, sizeof(text));
+	assert_int_equal(length, strlen(text));
 	assert_string_equal(text, "sessions=2 messages=1 log_dropped=18446744073709551615");
 	/* Short of room, whole counters are left out. */
-	assert_int_equal(stats_print(&stats, small, sizeof(small)), strlen(small));
+	length = stats_print(&stats, small, sizeof(small));
+	assert_int_equal(length, strlen(small));
 	assert_string_equal(small, "sessions=2 messages=1");
 	for (size_t bytes = 1; bytes < sizeof(text) / 8; bytes++) {
 		size_t len = stats_print(&stats, text, bytes);
 
 		assert_true(len < bytes);
 		assert_int_equal(text[len], '\0');
-		assert_true(len == 0 || strncmp(text, "sessions=2 messages=1 log_", len) == 0 ||
-			    len == strlen("sessions=2 messages=1 log_dropped=18446744073709551615"));
+		assert_true(
+			len == 0 || strncmp(text, "sessions=2 messages=1 log_", len) == 0 ||
+			len == strlen("sessions=2 messages=1 log_dropped=18446744073709551615"));
 	}
 }
 
