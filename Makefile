@@ -44,13 +44,17 @@ CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 TOOL_SRC := $(wildcard tests/tools/*.c)
-TOOL_BIN := $(TOOL_SRC:tests/tools/%.c=$(B)/tools/%)
 E2E_SRC := $(wildcard tests/e2e/*.c)
-E2E_BIN := $(if $(E2E_SRC),$(B)/e2e/matrix)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/fuzz/%)
-BENCH_SRC := $(wildcard bench/*.c)
-BENCH_BIN := $(BENCH_SRC:bench/%.c=$(B)/bench/%)
+BENCH_SRC := $(wildcard bench/*.c bench/common/*.c)
+
+# In these folders each file with a main() is a program, and all others belong to every program.
+mains = $(if $(1),$(shell grep -lw '^int main' $(1)))
+parts = $(patsubst %.c,$(B)/%.o,$(filter-out $(call mains,$(1)),$(1)))
+TOOL_BIN := $(patsubst tests/tools/%.c,$(B)/tools/%,$(call mains,$(TOOL_SRC)))
+E2E_BIN := $(patsubst tests/e2e/%.c,$(B)/e2e/%,$(call mains,$(E2E_SRC)))
+BENCH_BIN := $(patsubst bench/%.c,$(B)/bench/%,$(call mains,$(BENCH_SRC)))
 
 # One link command for every program; its own libraries stand in LIBS_OWN.
 define link
@@ -78,13 +82,13 @@ $(B)/unit/%: LIBS_OWN := -lcmocka
 $(B)/unit/%: $(B)/tests/unit/%.o $(B)/libpostern.a
 	$(link)
 
-$(B)/tools/%: $(B)/tests/tools/%.o $(B)/libpostern.a
+$(B)/tools/%: $(B)/tests/tools/%.o $(call parts,$(TOOL_SRC)) $(B)/libpostern.a
 	$(link)
 
-$(B)/e2e/matrix: $(E2E_SRC:%.c=$(B)/%.o) $(B)/libpostern.a
+$(B)/e2e/%: $(B)/tests/e2e/%.o $(call parts,$(E2E_SRC)) $(B)/libpostern.a
 	$(link)
 
-$(B)/bench/%: $(B)/bench/%.o $(B)/libpostern.a
+$(B)/bench/%: $(B)/bench/%.o $(call parts,$(BENCH_SRC)) $(B)/libpostern.a
 	$(link)
 
 # In VARIANT=fuzz libFuzzer drives a target, elsewhere replay.c feeds it the committed corpus.
@@ -103,7 +107,7 @@ tools: $(TOOL_BIN) ## build the test servers and clients
 unit-bins: $(UNIT_BIN)
 bench-bins: $(BENCH_BIN)
 fuzz-bins: $(FUZZ_BIN)
-test-bins: all $(UNIT_BIN) $(TOOL_BIN) $(E2E_BIN) $(FUZZ_BIN)
+test-bins: all bench-bins $(UNIT_BIN) $(TOOL_BIN) $(E2E_BIN) $(FUZZ_BIN)
 
 .PRECIOUS: $(B)/%.o
 
@@ -167,10 +171,10 @@ test-qemu: deps-test ## kernel TLS on Debian 13's own kernel, in QEMU
 asan tsan: ## the tests under AddressSanitizer and UBSan, or ThreadSanitizer
 	$(Q)$(BUILD) VARIANT=$@ test
 
+# Built without _FORTIFY_SOURCE, whose memmove valgrind takes for a memcpy.
 valgrind: deps-test ## the unit tests under valgrind
-	$(Q)$(BUILD) unit-bins
-	$(Q)VARIANT=$(VARIANT) WRAP="valgrind -q --leak-check=full --error-exitcode=1" \
-		tests/run.sh unit
+	$(Q)$(BUILD) VARIANT=$@ unit-bins fuzz-bins
+	$(Q)VARIANT=$@ WRAP="valgrind -q --leak-check=full --error-exitcode=1" tests/run.sh unit
 
 .PHONY: fuzz bench bench-idle
 fuzz: deps-lint ## libFuzzer on every parser, FUZZ_SECONDS=30 each
@@ -189,8 +193,8 @@ bench-idle: deps-test ## memory of 10 000 idle sessions
 
 CLANG_TIDY ?= $(firstword $(shell command -v clang-tidy-14 clang-tidy) clang-tidy)
 CLANG_FORMAT ?= $(firstword $(shell command -v clang-format-14 clang-format) clang-format)
-C_FILES := $(sort $(wildcard relay/*.c relay/*/*.c policy/*.c bench/*.c tests/*/*.c))
-H_FILES := $(sort $(wildcard relay/*.h relay/*/*.h policy/*.h bench/*.h tests/*/*.h))
+C_FILES := $(sort $(wildcard relay/*.c relay/*/*.c policy/*.c bench/*.c bench/*/*.c tests/*/*.c))
+H_FILES := $(sort $(wildcard relay/*.h relay/*/*.h policy/*.h bench/*.h bench/*/*.h tests/*/*.h))
 
 .PHONY: lint tidy cppcheck format format-check
 lint: deps-lint ## clang-tidy, cppcheck, and the project's own rules
@@ -201,8 +205,10 @@ lint: deps-lint ## clang-tidy, cppcheck, and the project's own rules
 
 # What clang-tidy says on standard error are counts of what it does not show.
 tidy:
-	$(Q)printf '%s\n' $(C_FILES) | xargs -P "$$(nproc)" -I FILE sh -c 'echo "  TIDY  FILE"; \
-		$(CLANG_TIDY) --quiet FILE -- -std=gnu17 $(DEFINES) 2>/dev/null'
+	@echo "  TIDY"
+	$(Q)printf '%s\n' $(C_FILES) | xargs -P "$$(nproc)" -I FILE $(CLANG_TIDY) --quiet \
+		--header-filter='(relay|policy|bpf|bench|tests)/' FILE -- \
+		-std=gnu17 $(DEFINES) 2>/dev/null
 
 cppcheck:
 	@echo "  CPPCHECK"

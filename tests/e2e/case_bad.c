@@ -208,9 +208,21 @@ static const struct {
 	const char *bytes;
 	size_t len;
 } smuggles[] = {
-	{"\n.\r\n", 4}, {"\r.\r\n", 4}, {"\n.\n", 3}, {"\r\n.\n", 4}, {"\r\n.\r", 4},
-	{"\r.\r", 3}, {"\n\n.\r\n", 5}, {"\r\r\n.\r", 5}, {"\r\n\0.\r\n", 6}, {"\r\n.\0\r\n", 6},
-	{"\n", 1}, {"\r", 1}, {"\0", 1}, {"\r\n.\r\r\n", 6}, {"\n\r.\n\r", 5},
+	{"\n.\r\n", 4},
+	{"\r.\r\n", 4},
+	{"\n.\n", 3},
+	{"\r\n.\n", 4},
+	{"\r\n.\r", 4},
+	{"\r.\r", 3},
+	{"\n\n.\r\n", 5},
+	{"\r\r\n.\r", 5},
+	{"\r\n\0.\r\n", 6},
+	{"\r\n.\0\r\n", 6},
+	{"\n", 1},
+	{"\r", 1},
+	{"\0", 1},
+	{"\r\n.\r\r\n", 6},
+	{"\n\r.\n\r", 5},
 };
 
 static void flaw_make(unsigned index, struct text *out)
@@ -252,7 +264,8 @@ static void run_smuggling(const struct test_case *test)
 		client_ask(&client, "VRFY root", "252 ");
 	}
 	for (unsigned i = 0; i < hop_count(hop, &hop->message_count); i++)
-		case_check(strstr(hop->messages[i].sender, "evil") == NULL, "a message was smuggled");
+		case_check(
+			strstr(hop->messages[i].sender, "evil") == NULL, "a message was smuggled");
 	client_quit(&client);
 	case_finish(hop);
 }
@@ -310,7 +323,10 @@ static void run_headers(const struct test_case *test)
 	case_finish(hop);
 }
 
-#define FLAW(label, function, ...) {label, function, &(const struct flaw_row){.lacks = __VA_ARGS__}, 0}
+#define FLAW(label, function, ...)                                                 \
+	{                                                                          \
+		label, function, &(const struct flaw_row){.lacks = __VA_ARGS__}, 0 \
+	}
 
 static const struct test_case rows[] = {
 	{"bad/commands", run_mistakes, lines, 0},

@@ -64,7 +64,8 @@ static void run_body(const struct test_case *test)
 /* BINARYMIME is neither announced nor taken when the next hop lacks it. */
 static void run_no_binary(const struct test_case *test)
 {
-	const struct hop_plan plan = {.tls.tickets = 1, .lacks = HOP_NO_BINARYMIME | HOP_NO_8BITMIME};
+	const struct hop_plan plan = {
+		.tls.tickets = 1, .lacks = HOP_NO_BINARYMIME | HOP_NO_8BITMIME};
 	struct client client;
 	struct hop *hop = case_start(&plan, NULL);
 
@@ -114,20 +115,26 @@ static void run_pipelined(const struct test_case *test)
 	relay_stop();
 }
 
-#define BODY(label, ...) {label, run_body, &(const struct body_row){.in_bdat = __VA_ARGS__}, 0}
-#define HUGE(label, ...) {label, run_body, &(const struct body_row){.in_bdat = __VA_ARGS__}, 10}
-#define SIZES(path, in, out)                                                                       \
-	BODY("body/" path "-0", in, out, 0), BODY("body/" path "-1", in, out, 1),                  \
-		BODY("body/" path "-16383", in, out, 16383),                                       \
-		BODY("body/" path "-16384", in, out, 16384),                                       \
-		BODY("body/" path "-16385", in, out, 16385),                                       \
-		BODY("body/" path "-1MiB", in, out, 1 << 20),                                      \
-		BODY("body/" path "-1MiB-odd-records", in, out, 1 << 20, .chunk_bytes = 70001,     \
-			.record_bytes = 1777),                                                     \
-		BODY("body/" path "-1MiB-1.2", in, out, 1 << 20, .version_max = TLS1_2_VERSION),   \
-		BODY("body/" path "-dots", in, out,                                                \
-			.text = ".\r\n..\r\n...\r\n.\r\n\r\n.x\r\n\r\n..\r\n."                      \
-				"\r\n"),                                                           \
+#define BODY(label, ...)                                                             \
+	{                                                                            \
+		label, run_body, &(const struct body_row){.in_bdat = __VA_ARGS__}, 0 \
+	}
+#define HUGE(label, ...)                                                              \
+	{                                                                             \
+		label, run_body, &(const struct body_row){.in_bdat = __VA_ARGS__}, 10 \
+	}
+#define SIZES(path, in, out)                                                                     \
+	BODY("body/" path "-0", in, out, 0), BODY("body/" path "-1", in, out, 1),                \
+		BODY("body/" path "-16383", in, out, 16383),                                     \
+		BODY("body/" path "-16384", in, out, 16384),                                     \
+		BODY("body/" path "-16385", in, out, 16385),                                     \
+		BODY("body/" path "-1MiB", in, out, 1 << 20),                                    \
+		BODY("body/" path "-1MiB-odd-records", in, out, 1 << 20, .chunk_bytes = 70001,   \
+			.record_bytes = 1777),                                                   \
+		BODY("body/" path "-1MiB-1.2", in, out, 1 << 20, .version_max = TLS1_2_VERSION), \
+		BODY("body/" path "-dots", in, out,                                              \
+			.text = ".\r\n..\r\n...\r\n.\r\n\r\n.x\r\n\r\n..\r\n."                   \
+				"\r\n"),                                                         \
 		HUGE("body/" path "-big", in, out, BIG, .chunk_bytes = 3000000)
 
 static const struct test_case rows[] = {

@@ -35,8 +35,8 @@ static void cert_try(const struct cert_row *row, int version, unsigned sessions)
 	line = relay_await_log(sessions, want);
 	case_check(strstr(line, " record=user(") != NULL,
 		"the kernel does the records of a client that did not prove itself");
-	(void)snprintf(want, sizeof(want), "event=refused why=client-certificate status=%s",
-		row->word);
+	(void)snprintf(
+		want, sizeof(want), "event=refused why=client-certificate status=%s", row->word);
 	(void)relay_await_log(sessions, want);
 }
 
@@ -119,9 +119,15 @@ static void run_no_hello(const struct test_case *test)
 	} garbage[] = {
 		{"GET / HTTP/1.0\r\n\r\n", 18},
 		{"NOOP\r\nMAIL FROM:<evil@treyresearch.test>\r\n", 42},
-		{"\x16\x03\x01\x00\x20" "0123456789abcdef0123456789abcdef", 37},
-		{"\x16\x03\x01\xff\xff" "0123456789abcdef", 21},
-		{"\x17\x03\x03\x00\x10" "0123456789abcdef", 21},
+		{"\x16\x03\x01\x00\x20"
+		 "0123456789abcdef0123456789abcdef",
+			37},
+		{"\x16\x03\x01\xff\xff"
+		 "0123456789abcdef",
+			21},
+		{"\x17\x03\x03\x00\x10"
+		 "0123456789abcdef",
+			21},
 		{"\x15\x03\x01\x00\x02\x02\x28", 7},
 		{"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", 11},
 		{"\x16\x03\x01\x00\x04\x01\x00\x00\x00", 9},
@@ -161,7 +167,9 @@ static void run_no_hello(const struct test_case *test)
 static void run_no_ground(const struct test_case *test)
 {
 	static const struct tls_side sides[] = {
-		{.version_min = TLS1_1_VERSION, .version_max = TLS1_1_VERSION, .is_weak = true,
+		{.version_min = TLS1_1_VERSION,
+			.version_max = TLS1_1_VERSION,
+			.is_weak = true,
 			.ciphers = "ALL:@SECLEVEL=0"},
 		{.version_max = TLS1_2_VERSION, .ciphers = "AES128-SHA", .is_weak = true},
 	};
@@ -185,8 +193,7 @@ static void run_no_ground(const struct test_case *test)
 static void run_injection(const struct test_case *test)
 {
 	static const char *const behind[] = {"NOOP\r\n", "MAIL FROM:<evil@treyresearch.test>\r\n",
-		"EHLO evil.example\r\nMAIL FROM:<evil@treyresearch.test>\r\n", "x",
-		"\x16\x03\x01"};
+		"EHLO evil.example\r\nMAIL FROM:<evil@treyresearch.test>\r\n", "x", "\x16\x03\x01"};
 	struct hop *hop = case_start(NULL, NULL);
 
 	(void)test;
@@ -235,7 +242,10 @@ static void run_dripping(const struct test_case *test)
 	case_finish(hop);
 }
 
-#define CERT(label, ...) {label, run_cert, &(const struct cert_row){.name = __VA_ARGS__}, 0}
+#define CERT(label, ...)                                                          \
+	{                                                                         \
+		label, run_cert, &(const struct cert_row){.name = __VA_ARGS__}, 0 \
+	}
 
 static const struct test_case rows[] = {
 	CERT("cert/none", "", "EmptyCertificate"),

@@ -18,11 +18,11 @@
 struct chunk_row {
 	const char *say;
 	const char *replies;
-	unsigned messages;    /* the next hop has whole, and accepted */
+	unsigned messages; /* the next hop has whole, and accepted */
 	unsigned lacks;
-	enum hop_step step;   /* the next hop misbehaves */
+	enum hop_step step; /* the next hop misbehaves */
 	const char *answer;
-	bool ends;            /* the session ends behind the last reply */
+	bool ends; /* the session ends behind the last reply */
 };
 
 static void chunk_replies(struct client *client, const char *replies)
@@ -65,7 +65,8 @@ static void run_chunk(const struct test_case *test)
 	case_finish(hop);
 }
 
-/* A large chunk that is refused, or comes without MAIL, is drained: the command behind it counts. */
+/* A large chunk that is refused, or comes without MAIL, is drained: the command behind it counts.
+ */
 static void run_drained(const struct test_case *test)
 {
 	const struct chunk_row *row = test->data;
@@ -92,8 +93,14 @@ static void run_drained(const struct test_case *test)
 	case_finish(hop);
 }
 
-#define CHUNK(label, ...) {label, run_chunk, &(const struct chunk_row){.say = __VA_ARGS__}, 0}
-#define DRAIN(label, ...) {label, run_drained, &(const struct chunk_row){.say = __VA_ARGS__}, 0}
+#define CHUNK(label, ...)                                                          \
+	{                                                                          \
+		label, run_chunk, &(const struct chunk_row){.say = __VA_ARGS__}, 0 \
+	}
+#define DRAIN(label, ...)                                                            \
+	{                                                                            \
+		label, run_drained, &(const struct chunk_row){.say = __VA_ARGS__}, 0 \
+	}
 #define TEN "NOOP\r\nNOOP"
 
 static const struct test_case rows[] = {
@@ -104,8 +111,9 @@ static const struct test_case rows[] = {
 		FROM_TO "250 2.6.0|250 2.6.0|250 2.0.0 <queued>", 1),
 	CHUNK("chunk/zero-to-data", BOTH "BDAT 0\r\nBDAT 0 LAST\r\n",
 		FROM_TO "250 2.6.0|250 2.0.0 <queued>", 1, HOP_NO_CHUNKING),
-	CHUNK("chunk/lower-case", "mail from:<ann@treyresearch.test>\r\nrcpt to:<bob@adatum.test>\r\n"
-				  "bdat 3 last\r\na\r\n",
+	CHUNK("chunk/lower-case",
+		"mail from:<ann@treyresearch.test>\r\nrcpt to:<bob@adatum.test>\r\n"
+		"bdat 3 last\r\na\r\n",
 		FROM_TO "250 2.0.0 <queued>", 1),
 	CHUNK("chunk/without-mail", "BDAT 10\r\n" TEN, "503 5.5.2"),
 	CHUNK("chunk/without-mail-last", "BDAT 10 LAST\r\n" TEN, "503 5.5.2"),
@@ -121,8 +129,8 @@ static const struct test_case rows[] = {
 		FROM_TO "250 2.6.0|250 2.0.0|" FROM_TO "250 2.0.0 <queued>", 1, HOP_NO_CHUNKING),
 	CHUNK("chunk/rset-then-chunk", BOTH "BDAT 10\r\n" TEN "RSET\r\nBDAT 10 LAST\r\n" TEN,
 		FROM_TO "250 2.6.0|250 2.0.0|503 5.5.2"),
-	CHUNK("chunk/ehlo-between", BOTH "BDAT 10\r\n" TEN "EHLO again.example\r\n" BOTH
-					 "BDAT 3 LAST\r\na\r\n",
+	CHUNK("chunk/ehlo-between",
+		BOTH "BDAT 10\r\n" TEN "EHLO again.example\r\n" BOTH "BDAT 3 LAST\r\na\r\n",
 		FROM_TO "250 2.6.0|250 HELP|" FROM_TO "250 2.0.0 <queued>", 1),
 	CHUNK("chunk/data-after", BOTH "BDAT 3\r\na\r\nDATA\r\nBDAT 3 LAST\r\nb\r\n",
 		FROM_TO "250 2.6.0|503 5.5.1|250 2.0.0 <queued>", 1),
@@ -148,8 +156,8 @@ static const struct test_case rows[] = {
 		FROM_TO "554 5.6.0 hop says no|554 5.6.0 hop says no", 0, HOP_NO_CHUNKING, HOP_DATA,
 		"554 5.6.0 hop says no"),
 	DRAIN("chunk/drained-without-mail", "", "503 5.5.2"),
-	DRAIN("chunk/drained-refused-to-bdat", BOTH, FROM_TO "552 5.2.2 hop is full", 0, 0, HOP_DATA,
-		"552 5.2.2 hop is full"),
+	DRAIN("chunk/drained-refused-to-bdat", BOTH, FROM_TO "552 5.2.2 hop is full", 0, 0,
+		HOP_DATA, "552 5.2.2 hop is full"),
 	DRAIN("chunk/drained-refused-to-data", BOTH, FROM_TO "452 4.2.2 hop is full", 0,
 		HOP_NO_CHUNKING, HOP_DATA, "452 4.2.2 hop is full"),
 };

@@ -15,14 +15,14 @@
 #define FILLER "0123456789abcdef"
 
 enum end_kind {
-	END_GOODBYE,  /* close_notify, the socket stays open */
-	END_CLOSE,    /* close_notify and FIN */
-	END_FIN,      /* FIN only */
-	END_RESET,    /* RST */
-	END_CLEAR,    /* close_notify, then the end of the body and commands in clear */
-	END_BAD_MAC,  /* a record that does not decrypt */
-	END_FORGED,   /* a close_notify in clear: anybody could have written it */
-	END_ALERT,    /* a fatal alert */
+	END_GOODBYE, /* close_notify, the socket stays open */
+	END_CLOSE,   /* close_notify and FIN */
+	END_FIN,     /* FIN only */
+	END_RESET,   /* RST */
+	END_CLEAR,   /* close_notify, then the end of the body and commands in clear */
+	END_BAD_MAC, /* a record that does not decrypt */
+	END_FORGED,  /* a close_notify in clear: anybody could have written it */
+	END_ALERT,   /* a fatal alert */
 };
 
 struct end_row {
@@ -156,11 +156,19 @@ static void run_garbage(const struct test_case *test)
 		const char *bytes;
 		size_t len;
 	} garbage[] = {
-		{"\x17\x03\x03\x00\x20" "0123456789abcdef0123456789abcdef", 37},
-		{"\x63\x03\x03\x00\x20" "0123456789abcdef0123456789abcdef", 37},
-		{"\x17\x03\x03\xff\xff" "0123456789abcdef0123456789abcdef", 37},
+		{"\x17\x03\x03\x00\x20"
+		 "0123456789abcdef0123456789abcdef",
+			37},
+		{"\x63\x03\x03\x00\x20"
+		 "0123456789abcdef0123456789abcdef",
+			37},
+		{"\x17\x03\x03\xff\xff"
+		 "0123456789abcdef0123456789abcdef",
+			37},
 		{"\x17\x03\x03\x00\x00", 5},
-		{"\x17\x03\x03\x00\x01" "x", 6},
+		{"\x17\x03\x03\x00\x01"
+		 "x",
+			6},
 		{"\x16\x03\x03\x00\x04\x00\x00\x00\x00", 9},
 		{"\x15\x03\x03\x00\x02\x02\x28", 7},
 		{"NOOP\r\nQUIT\r\n", 12},
@@ -185,7 +193,8 @@ static void run_garbage(const struct test_case *test)
 	case_finish(hop);
 }
 
-/* A client that wants to negotiate anew (TLS 1.2) is refused; what it began is not lost silently. */
+/* A client that wants to negotiate anew (TLS 1.2) is refused; what it began is not lost silently.
+ */
 static void run_renegotiate(const struct test_case *test)
 {
 	const struct tls_side side = {.version_max = TLS1_2_VERSION};
@@ -270,15 +279,21 @@ static void run_goodbye_behind_message(const struct test_case *test)
 	case_finish(hop);
 }
 
-#define BODY(label, ...) {label, run_end_in_body, &(const struct end_row){.kind = __VA_ARGS__}, 0}
-#define COMMAND(label, ...) {label, run_end_in_command, &(const struct end_row){.kind = __VA_ARGS__}, 0}
-#define KINDS(path, ...)                                                                           \
-	BODY("end/" path "-goodbye", END_GOODBYE, __VA_ARGS__),                                    \
-		BODY("end/" path "-goodbye-and-fin", END_CLOSE, __VA_ARGS__),                      \
-		BODY("end/" path "-fin", END_FIN, __VA_ARGS__),                                    \
-		BODY("end/" path "-reset", END_RESET, __VA_ARGS__),                                \
-		BODY("end/" path "-clear-text-after", END_CLEAR, __VA_ARGS__),                     \
-		BODY("end/" path "-bad-mac", END_BAD_MAC, __VA_ARGS__),                            \
+#define BODY(label, ...)                                                                \
+	{                                                                               \
+		label, run_end_in_body, &(const struct end_row){.kind = __VA_ARGS__}, 0 \
+	}
+#define COMMAND(label, ...)                                                                \
+	{                                                                                  \
+		label, run_end_in_command, &(const struct end_row){.kind = __VA_ARGS__}, 0 \
+	}
+#define KINDS(path, ...)                                                       \
+	BODY("end/" path "-goodbye", END_GOODBYE, __VA_ARGS__),                \
+		BODY("end/" path "-goodbye-and-fin", END_CLOSE, __VA_ARGS__),  \
+		BODY("end/" path "-fin", END_FIN, __VA_ARGS__),                \
+		BODY("end/" path "-reset", END_RESET, __VA_ARGS__),            \
+		BODY("end/" path "-clear-text-after", END_CLEAR, __VA_ARGS__), \
+		BODY("end/" path "-bad-mac", END_BAD_MAC, __VA_ARGS__),        \
 		BODY("end/" path "-forged-goodbye", END_FORGED, __VA_ARGS__)
 
 static const struct test_case rows[] = {

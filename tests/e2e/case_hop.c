@@ -130,9 +130,8 @@ struct proof_row {
 static void run_unproved(const struct test_case *test)
 {
 	const struct proof_row *row = test->data;
-	const struct hop_plan plan = {.tls = {.tickets = 1,
-					      .certificate = row->certificate,
-					      .is_weak = true},
+	const struct hop_plan plan = {
+		.tls = {.tickets = 1, .certificate = row->certificate, .is_weak = true},
 		.lacks = row->lacks};
 	const struct relay_options options = {
 		.tls_domain = row->tls_domain, .send = hop_timeouts()};
@@ -225,16 +224,22 @@ static void run_slow(const struct test_case *test)
 	case_finish(hop);
 }
 
-#define FAULT(label, ...) {label, run_fault, &(const struct hop_row){.step = __VA_ARGS__}, 0}
-#define PROOF(label, ...) {label, run_unproved, &(const struct proof_row){.certificate = __VA_ARGS__}, 0}
-#define SAYS(label, step, answer, want, ...)                                                       \
+#define FAULT(label, ...)                                                         \
+	{                                                                         \
+		label, run_fault, &(const struct hop_row){.step = __VA_ARGS__}, 0 \
+	}
+#define PROOF(label, ...)                                                                     \
+	{                                                                                     \
+		label, run_unproved, &(const struct proof_row){.certificate = __VA_ARGS__}, 0 \
+	}
+#define SAYS(label, step, answer, want, ...) \
 	FAULT("hop/says-" label, step, HOP_ANSWER, answer, want, __VA_ARGS__)
 #define UNREACHED "451 4.4.1"
 #define LOST "451 4.4.2"
-#define ENDS(label, step, want, ...)                                                               \
-	FAULT("hop/stalls-" label, step, HOP_STALL, NULL, want, __VA_ARGS__),                      \
-		FAULT("hop/closes-" label, step, HOP_CLOSE, NULL, want, __VA_ARGS__),              \
-		FAULT("hop/fin-" label, step, HOP_FIN, NULL, want, __VA_ARGS__),                   \
+#define ENDS(label, step, want, ...)                                                  \
+	FAULT("hop/stalls-" label, step, HOP_STALL, NULL, want, __VA_ARGS__),         \
+		FAULT("hop/closes-" label, step, HOP_CLOSE, NULL, want, __VA_ARGS__), \
+		FAULT("hop/fin-" label, step, HOP_FIN, NULL, want, __VA_ARGS__),      \
 		FAULT("hop/resets-" label, step, HOP_RESET, NULL, want, __VA_ARGS__)
 
 static const struct test_case rows[] = {
@@ -259,7 +264,8 @@ static const struct test_case rows[] = {
 	SAYS("452-mid-bdat", HOP_BODY, "452 4.2.2 hop: full", "452 4.2.2 hop: full", 0, 2000000),
 	SAYS("451-end-data", HOP_END, "451 4.3.0 hop: later", "451 4.3.0 hop: later",
 		HOP_NO_CHUNKING),
-	SAYS("552-end-data", HOP_END, "552 5.2.2 hop: full", "552 5.2.2 hop: full", HOP_NO_CHUNKING),
+	SAYS("552-end-data", HOP_END, "552 5.2.2 hop: full", "552 5.2.2 hop: full",
+		HOP_NO_CHUNKING),
 	SAYS("451-end-bdat", HOP_END, "451 4.3.0 hop: later", "451 4.3.0 hop: later", 0),
 	SAYS("552-end-bdat", HOP_END, "552 5.2.2 hop: full", "552 5.2.2 hop: full", 0),
 	ENDS("greeting", HOP_GREETING, UNREACHED, 0),

@@ -249,8 +249,14 @@ static void run_drain(const struct test_case *test)
 	relay_stop();
 }
 
-#define IDLE(label, ...) {label, run_idle, &(const struct idle_row){.step = __VA_ARGS__}, 0}
-#define FAIL(label, ...) {label, run_fail_over, &(const struct fail_row){.what = __VA_ARGS__}, 0}
+#define IDLE(label, ...)                                                          \
+	{                                                                         \
+		label, run_idle, &(const struct idle_row){.step = __VA_ARGS__}, 0 \
+	}
+#define FAIL(label, ...)                                                               \
+	{                                                                              \
+		label, run_fail_over, &(const struct fail_row){.what = __VA_ARGS__}, 0 \
+	}
 
 static const struct test_case rows[] = {
 	{"pool/reuse", run_reuse, NULL, 0},

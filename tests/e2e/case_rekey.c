@@ -13,10 +13,10 @@
 #define UNASKED SSL_KEY_UPDATE_NOT_REQUESTED
 
 struct rekey_row {
-	int type;       /* of the client's KeyUpdate */
+	int type; /* of the client's KeyUpdate */
 	bool by_bdat;
-	unsigned times; /* in a row, with traffic between them */
-	enum hop_step step; /* the next hop's KeyUpdate comes here */
+	unsigned times;        /* in a row, with traffic between them */
+	enum hop_step step;    /* the next hop's KeyUpdate comes here */
 	bool is_last_hop_data; /* the next hop gets DATA */
 };
 
@@ -69,8 +69,8 @@ static void run_between(const struct test_case *test)
 		client_expect(&client, "250 2.0.0");
 	}
 	if (rekey_goes_on()) {
-		case_check(client_send(&client, &mail) == 250, "the message got \"%s\"",
-			client.last);
+		case_check(
+			client_send(&client, &mail) == 250, "the message got \"%s\"", client.last);
 		hop_check_body(hop, 0, &body, false);
 		rekey_check_stat(&before, row->times, row->type == ASKED ? row->times : 0);
 		client_quit(&client);
@@ -106,8 +106,8 @@ static void run_in_body(const struct test_case *test)
 		(void)wire_write(&client.wire, sent->data + i * piece, piece);
 		(void)wire_update_keys(&client.wire, row->type);
 	}
-	(void)wire_write(&client.wire, sent->data + row->times * piece,
-		sent->len - row->times * piece);
+	(void)wire_write(
+		&client.wire, sent->data + row->times * piece, sent->len - row->times * piece);
 	if (rekey_goes_on()) {
 		client_expect(&client, "250 2.0.0 <queued>");
 		hop_check_body(hop, 0, &body, false);
@@ -169,9 +169,18 @@ static void run_from_hop(const struct test_case *test)
 	case_finish(hop);
 }
 
-#define BETWEEN(label, ...) {label, run_between, &(const struct rekey_row){.type = __VA_ARGS__}, 0}
-#define IN_BODY(label, ...) {label, run_in_body, &(const struct rekey_row){.type = __VA_ARGS__}, 0}
-#define FROM_HOP(label, ...) {label, run_from_hop, &(const struct rekey_row){.type = __VA_ARGS__}, 0}
+#define BETWEEN(label, ...)                                                           \
+	{                                                                             \
+		label, run_between, &(const struct rekey_row){.type = __VA_ARGS__}, 0 \
+	}
+#define IN_BODY(label, ...)                                                           \
+	{                                                                             \
+		label, run_in_body, &(const struct rekey_row){.type = __VA_ARGS__}, 0 \
+	}
+#define FROM_HOP(label, ...)                                                           \
+	{                                                                              \
+		label, run_from_hop, &(const struct rekey_row){.type = __VA_ARGS__}, 0 \
+	}
 
 static const struct test_case rows[] = {
 	BETWEEN("rekey/between-unasked", UNASKED, .times = 1),

@@ -49,7 +49,8 @@ static void tls_check_line(const struct tls_row *row, const char *event, bool is
 	char want[128];
 
 	(void)relay_log_value(line, "version", value, sizeof(value));
-	case_check(strcmp(value, is_13 ? "TLSv1.3" : "TLSv1.2") == 0, "%s version=%s", event, value);
+	case_check(
+		strcmp(value, is_13 ? "TLSv1.3" : "TLSv1.2") == 0, "%s version=%s", event, value);
 	(void)snprintf(want, sizeof(want), is_13 ? "TLS_%s" : "TLS_ECDHE_ECDSA_WITH_%s", row->log);
 	(void)relay_log_value(line, "cipher", value, sizeof(value));
 	case_check(strcmp(value, want) == 0, "%s cipher=%s, expected %s", event, value, want);
@@ -282,10 +283,22 @@ static void run_early(const struct test_case *test)
 	relay_stop();
 }
 
-#define ROW(label, ...) {label, run_tls, &(const struct tls_row){.is_13 = __VA_ARGS__}, 0}
-#define MODE(label, ...) {label, run_tls_kernel_only, &(const struct tls_row){.is_13 = __VA_ARGS__}, 0}
-#define RESUME(label, ...) {label, run_resume, &(const struct tls_row){.is_13 = __VA_ARGS__}, 0}
-#define EARLY(label, ...) {label, run_early, &(const struct early_row){.is_13 = __VA_ARGS__}, 0}
+#define ROW(label, ...)                                                          \
+	{                                                                        \
+		label, run_tls, &(const struct tls_row){.is_13 = __VA_ARGS__}, 0 \
+	}
+#define MODE(label, ...)                                                                     \
+	{                                                                                    \
+		label, run_tls_kernel_only, &(const struct tls_row){.is_13 = __VA_ARGS__}, 0 \
+	}
+#define RESUME(label, ...)                                                          \
+	{                                                                           \
+		label, run_resume, &(const struct tls_row){.is_13 = __VA_ARGS__}, 0 \
+	}
+#define EARLY(label, ...)                                                            \
+	{                                                                            \
+		label, run_early, &(const struct early_row){.is_13 = __VA_ARGS__}, 0 \
+	}
 
 static const struct test_case rows[] = {
 	ROW("tls/1.2-aes128-tickets0", false, AES128, 0),

@@ -212,7 +212,8 @@ static bool hop_wait_body(struct hop_session *session, size_t have)
 	return wire_wait(&session->wire, hop_patience_ms()) && session->wire.end == WIRE_OPEN;
 }
 
-/* Takes the stuffed dots out of lines (RFC 5321 4.5.2); raw begins with a CR LF that is not its own. */
+/* Takes the stuffed dots out of lines (RFC 5321 4.5.2); raw begins with a CR LF that is not its
+ * own. */
 static void hop_unstuff(const struct text *raw, size_t len, struct text *out)
 {
 	size_t from = 2;
@@ -351,7 +352,8 @@ static enum hop_go hop_take_body(struct hop_session *session, const char *line)
 		/* Chunks are consumed even so (RFC 3030 2). */
 		size_t bytes = is_data ? 0 : strtoul(line + 5, NULL, 10);
 
-		while (session->wire.in.len < bytes && wire_wait(&session->wire, hop_patience_ms()) &&
+		while (session->wire.in.len < bytes &&
+			wire_wait(&session->wire, hop_patience_ms()) &&
 			session->wire.end == WIRE_OPEN)
 			;
 		if (session->wire.in.len < bytes)

@@ -30,16 +30,16 @@ enum hop_step {
 };
 
 enum hop_act {
-	HOP_ANSWER,  /* plan.answer instead of the usual reply */
-	HOP_STALL,   /* says nothing more, and waits for the relay to go */
-	HOP_DEAF,    /* and reads nothing either */
-	HOP_CLOSE,   /* close_notify under TLS, then FIN */
-	HOP_FIN,     /* FIN without close_notify */
-	HOP_RESET,   /* RST */
-	HOP_UPDATE,  /* KeyUpdate, then the usual reply */
+	HOP_ANSWER,       /* plan.answer instead of the usual reply */
+	HOP_STALL,        /* says nothing more, and waits for the relay to go */
+	HOP_DEAF,         /* and reads nothing either */
+	HOP_CLOSE,        /* close_notify under TLS, then FIN */
+	HOP_FIN,          /* FIN without close_notify */
+	HOP_RESET,        /* RST */
+	HOP_UPDATE,       /* KeyUpdate, then the usual reply */
 	HOP_UPDATE_ASKED, /* KeyUpdate that asks for one, then the usual reply */
-	HOP_INJECT,  /* the usual reply with plan.answer behind it, in one segment */
-	HOP_SLEEP,   /* reads nothing for a second, then goes on */
+	HOP_INJECT,       /* the usual reply with plan.answer behind it, in one segment */
+	HOP_SLEEP,        /* reads nothing for a second, then goes on */
 };
 
 /* What its reply to EHLO lacks. */
@@ -55,9 +55,9 @@ struct hop_plan {
 	unsigned lacks; /* enum hop_lack bits */
 	enum hop_step step;
 	enum hop_act act;
-	const char *answer;  /* a whole line without CR LF */
-	unsigned after;      /* messages that a session has to have carried before it acts */
-	size_t body_bytes;   /* HOP_BODY: when so many bytes have come */
+	const char *answer; /* a whole line without CR LF */
+	unsigned after;     /* messages that a session has to have carried before it acts */
+	size_t body_bytes;  /* HOP_BODY: when so many bytes have come */
 };
 
 #define HOP_MESSAGES_MAX 64
@@ -78,7 +78,8 @@ struct hop {
 	SSL_CTX *ctx;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	struct hop_message messages[HOP_MESSAGES_MAX]; /* complete ones; filled before count grows */
+	struct hop_message
+		messages[HOP_MESSAGES_MAX]; /* complete ones; filled before count grows */
 	unsigned message_count;
 	unsigned accepted;   /* answered 250 */
 	unsigned sessions;   /* connections */
@@ -88,7 +89,7 @@ struct hop {
 	unsigned cut_off;    /* bodies that ended before their end */
 	unsigned acted;      /* times that the plan was carried out */
 	unsigned quits;
-	unsigned body_seen;  /* bytes of the body that is being received */
+	unsigned body_seen; /* bytes of the body that is being received */
 };
 
 /* Listens and serves. The case ends if it cannot. */

@@ -68,8 +68,7 @@ void case_check_record(const char *line)
 		case_check(strncmp(record, "user(", 5) == 0, "record=%s, expected user", record);
 }
 
-void case_begin_body(
-	struct client *client, struct hop *hop, const struct text *body, bool by_bdat)
+void case_begin_body(struct client *client, struct hop *hop, const struct text *body, bool by_bdat)
 {
 	const struct mail envelope = {.body = body};
 	struct text stuffed = {0};

@@ -55,7 +55,8 @@ static bool relay_line_has(const char *line, const char *words)
 		/* A word begins behind a blank; it may be the start of a longer value. */
 		while ((at = strstr(at, word)) != NULL && at > line && at[-1] != ' ')
 			at++;
-		if (at == NULL || (strncmp(word, "event=", 6) == 0 && at[len] != ' ' && at[len] != '\0'))
+		if (at == NULL ||
+			(strncmp(word, "event=", 6) == 0 && at[len] != ' ' && at[len] != '\0'))
 			return false;
 	}
 	return true;
@@ -126,8 +127,8 @@ const char *relay_log_value(const char *line, const char *key, char *out, size_t
 	at = strstr(line, label);
 	out[0] = '\0';
 	if (at != NULL)
-		(void)snprintf(out, out_bytes, "%.*s",
-			(int)strcspn(at + strlen(label), " "), at + strlen(label));
+		(void)snprintf(out, out_bytes, "%.*s", (int)strcspn(at + strlen(label), " "),
+			at + strlen(label));
 	return out;
 }
 
@@ -173,7 +174,8 @@ static void relay_write_config(const char *file, const struct relay_options *opt
 	(void)fprintf(out,
 		"transport {\n\tfqdn = \"mx.adatum.test\"\n\tworkers = 1\n\tmax-sessions = 64\n"
 		"\tdrain-timeout = \"5s\"\n%s}\n"
-		"certificate \"own\" {\n\tchain = \"%s/adatum.pem\"\n\tkey = \"%s/adatum.key\"\n}\n",
+		"certificate \"own\" {\n\tchain = \"%s/adatum.pem\"\n\tkey = "
+		"\"%s/adatum.key\"\n}\n",
 		relay_or(options->transport, ""), suite.pki, suite.pki);
 	(void)fprintf(out,
 		"receive-connector \"in\" {\n\tbindings = {\"%s:%u\"}\n\ttls = starttls\n"
@@ -185,7 +187,8 @@ static void relay_write_config(const char *file, const struct relay_options *opt
 	(void)fprintf(out,
 		"send-connector \"out\" {\n\tsmart-hosts = %s\n\tcertificate = \"own\"\n"
 		"\ttls-auth-level = domain-validation\n\ttls-domain = \"%s\"\n"
-		"\ttrust-anchors = \"%s/anchors.pem\"\n\tktls = %s\n\tmax-connections = 16\n%s%s}\n",
+		"\ttrust-anchors = \"%s/anchors.pem\"\n\tktls = %s\n\tmax-connections = "
+		"16\n%s%s}\n",
 		relay_or(options->hosts, hosts),
 		relay_or(options->tls_domain, "mx.treyresearch.test"), suite.dir, ktls, tls,
 		relay_or(options->send, ""));

@@ -13,14 +13,14 @@
 
 /* What the configuration has beyond the usual; each text is lines of a section. */
 struct relay_options {
-	const char *transport; /* lines, or NULL */
-	const char *receive;   /* lines of the receive connector, or NULL */
-	const char *send;      /* lines of the send connector, or NULL */
-	const char *tls;       /* lines for both connectors, or NULL */
-	const char *ktls;      /* NULL: "on" where the kernel is expected, else "off" */
+	const char *transport;  /* lines, or NULL */
+	const char *receive;    /* lines of the receive connector, or NULL */
+	const char *send;       /* lines of the send connector, or NULL */
+	const char *tls;        /* lines for both connectors, or NULL */
+	const char *ktls;       /* NULL: "on" where the kernel is expected, else "off" */
 	const char *tls_domain; /* NULL: "mx.treyresearch.test" */
-	const char *hosts;     /* smart-hosts in braces; NULL: the one next hop */
-	uint16_t hop_port;     /* of the one next hop */
+	const char *hosts;      /* smart-hosts in braces; NULL: the one next hop */
+	uint16_t hop_port;      /* of the one next hop */
 };
 
 /* Starts it and waits for "event=ready". The case ends if it does not come. */

@@ -18,16 +18,16 @@
 #define PRINTF_LIKE(at, args) __attribute__((format(printf, at, args)))
 
 struct suite {
-	const char *postern;   /* the relay's program */
-	const char *pki;       /* made by tests/pki.sh */
-	char dir[128];         /* of our own, for the configuration */
-	char address[32];      /* in 127.0.0.0/8, of this case alone */
-	bool is_kernel;        /* records are expected in the kernel */
-	bool can_rekey;        /* and it can take new keys for a connection (6.14) */
-	bool is_verbose;       /* a failed case shows the relay's log */
-	unsigned slow;         /* factor for every time limit: POSTERN_TEST_SLOW */
-	size_t big_bytes;      /* of the largest body: POSTERN_TEST_BIG_BYTES */
-	int report_fd;         /* where a case says why it failed */
+	const char *postern; /* the relay's program */
+	const char *pki;     /* made by tests/pki.sh */
+	char dir[128];       /* of our own, for the configuration */
+	char address[32];    /* in 127.0.0.0/8, of this case alone */
+	bool is_kernel;      /* records are expected in the kernel */
+	bool can_rekey;      /* and it can take new keys for a connection (6.14) */
+	bool is_verbose;     /* a failed case shows the relay's log */
+	unsigned slow;       /* factor for every time limit: POSTERN_TEST_SLOW */
+	size_t big_bytes;    /* of the largest body: POSTERN_TEST_BIG_BYTES */
+	int report_fd;       /* where a case says why it failed */
 };
 extern struct suite suite;
 

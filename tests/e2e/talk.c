@@ -226,7 +226,8 @@ void body_make(struct text *out, size_t bytes)
 	text_clear(out);
 	text_add(out, "", 0);
 	if (bytes >= 64)
-		text_print(out, "Subject: %zu bytes\r\nFrom: <ann@treyresearch.test>\r\n\r\n", bytes);
+		text_print(
+			out, "Subject: %zu bytes\r\nFrom: <ann@treyresearch.test>\r\n\r\n", bytes);
 	while (out->len + 100 < bytes) {
 		const char *text = lines[index % COUNT_OF(lines)];
 
@@ -289,7 +290,8 @@ void hop_check_body(struct hop *hop, unsigned index, const struct text *body, bo
 	case_check(hop_count(hop, &hop->message_count) > index, "the next hop has no message %u",
 		index + 1);
 	got.data = message->len == 0 ? NULL : hop_behind_received(message);
-	case_check(got.data != NULL, "the message does not begin with our Received field: \"%.80s\"",
+	case_check(got.data != NULL,
+		"the message does not begin with our Received field: \"%.80s\"",
 		message->len == 0 ? "" : message->data);
 	got.len = message->len - (size_t)(got.data - message->data);
 	if (is_line_ended && got.len >= 2 && memcmp(got.data + got.len - 2, "\r\n", 2) == 0)
@@ -312,8 +314,8 @@ void check_serves(struct hop *hop)
 	case_check(relay_is_alive(), "the relay is dead");
 	body_make(&body, 3000);
 	client_open_secured(&client, NULL);
-	case_check(client_send(&client, &mail) == 250, "afterwards a message got \"%s\"",
-		client.last);
+	case_check(
+		client_send(&client, &mail) == 250, "afterwards a message got \"%s\"", client.last);
 	hop_check_body(hop, had, &body, false);
 	client_quit(&client);
 	text_free(&body);

@@ -22,14 +22,14 @@ struct client {
 
 /* How a message is given, and what its envelope says. */
 struct mail {
-	const char *sender;     /* NULL: <ann@treyresearch.test> */
-	const char *params;     /* of MAIL, with a blank in front; NULL: none */
-	const char *recipient;  /* NULL: <bob@adatum.test> */
+	const char *sender;    /* NULL: <ann@treyresearch.test> */
+	const char *params;    /* of MAIL, with a blank in front; NULL: none */
+	const char *recipient; /* NULL: <bob@adatum.test> */
 	const struct text *body;
 	bool by_bdat;
 	bool ends_with_empty_chunk; /* BDAT 0 LAST */
-	size_t chunk_bytes;     /* 0: one chunk */
-	size_t record_bytes;    /* 0: full records */
+	size_t chunk_bytes;         /* 0: one chunk */
+	size_t record_bytes;        /* 0: full records */
 };
 
 /* Connects and reads the banner. */

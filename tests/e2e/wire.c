@@ -62,8 +62,8 @@ static bool tls_side_identify(SSL_CTX *ctx, const char *name)
 		return true;
 	return SSL_CTX_use_certificate_chain_file(
 		       ctx, pki_file(name, ".pem", file, sizeof(file))) == 1 &&
-	       SSL_CTX_use_PrivateKey_file(ctx, pki_file(name, ".key", file, sizeof(file)),
-		       SSL_FILETYPE_PEM) == 1;
+	       SSL_CTX_use_PrivateKey_file(
+		       ctx, pki_file(name, ".key", file, sizeof(file)), SSL_FILETYPE_PEM) == 1;
 }
 
 SSL_CTX *tls_side_make(const struct tls_side *side, bool is_server)
@@ -88,8 +88,8 @@ SSL_CTX *tls_side_make(const struct tls_side *side, bool is_server)
 		SSL_CTX_free(ctx);
 		return NULL;
 	}
-	SSL_CTX_set_verify(ctx,
-		SSL_VERIFY_PEER | (is_server ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
+	SSL_CTX_set_verify(
+		ctx, SSL_VERIFY_PEER | (is_server ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
 	SSL_CTX_set_info_callback(ctx, tls_side_info);
 	if (is_server) {
 		(void)SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"hop", 3);

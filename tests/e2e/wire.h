@@ -25,18 +25,18 @@ enum wire_end {
 
 struct wire {
 	int fd;
-	SSL *ssl;        /* NULL: in clear */
-	struct text in;  /* text that came and was not taken */
-	struct text out; /* bytes for the socket that have not left */
-	bool is_secured; /* a handshake was completed */
-	unsigned handshakes; /* so many, to tell a renegotiation */
-	bool is_held;    /* bytes gather in out until wire_release() */
-	bool is_dripping; /* each byte is sent by itself */
-	bool is_corrupting; /* the next bytes that come have one bit turned */
-	unsigned tickets; /* NewSessionTickets that came */
+	SSL *ssl;             /* NULL: in clear */
+	struct text in;       /* text that came and was not taken */
+	struct text out;      /* bytes for the socket that have not left */
+	bool is_secured;      /* a handshake was completed */
+	unsigned handshakes;  /* so many, to tell a renegotiation */
+	bool is_held;         /* bytes gather in out until wire_release() */
+	bool is_dripping;     /* each byte is sent by itself */
+	bool is_corrupting;   /* the next bytes that come have one bit turned */
+	unsigned tickets;     /* NewSessionTickets that came */
 	SSL_SESSION *session; /* the last of them */
 	enum wire_end end;
-	int alert;        /* the last alert that came: level << 8 | description; 0: none */
+	int alert; /* the last alert that came: level << 8 | description; 0: none */
 };
 
 /* What a side shows, speaks and demands. Zero means OpenSSL's default. */
@@ -46,10 +46,12 @@ struct tls_side {
 	const char *suites;      /* TLS 1.3 */
 	int version_min, version_max;
 	bool is_weak; /* OpenSSL's security level 0: for what is refused otherwise */
-	int tickets; /* server: NewSessionTickets after a TLS 1.3 handshake; -1: OpenSSL's default */
+	int tickets;  /* server: NewSessionTickets after a TLS 1.3 handshake; -1: OpenSSL's default
+		       */
 };
 
-/* A context; NULL if it cannot be made. Both sides demand a certificate of our CAs from the other. */
+/* A context; NULL if it cannot be made. Both sides demand a certificate of our CAs from the other.
+ */
 SSL_CTX *tls_side_make(const struct tls_side *side, bool is_server);
 
 /* Takes over a connected socket. */

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define INPUT_BYTES_MAX (1 << 20)
 
@@ -17,22 +18,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* The input is a block of its own length, so that AddressSanitizer sees a read behind it. */
 static int replay_one(const char *path)
 {
+	static uint8_t room[INPUT_BYTES_MAX];
 	FILE *file = fopen(path, "rb");
-	uint8_t *room = malloc(INPUT_BYTES_MAX);
 	uint8_t *input;
 	size_t size;
 
-	if (file == NULL || room == NULL) {
+	if (file == NULL) {
 		perror(path);
 		return 1;
 	}
-	size = fread(room, 1, INPUT_BYTES_MAX, file);
+	size = fread(room, 1, sizeof(room), file);
 	(void)fclose(file);
-	input = realloc(room, size > 0 ? size : 1);
-	if (input == NULL) {
-		free(room);
+	input = malloc(size > 0 ? size : 1);
+	if (input == NULL)
 		return 1;
-	}
+	memcpy(input, room, size);
 	(void)LLVMFuzzerTestOneInput(input, size);
 	free(input);
 	return 0;

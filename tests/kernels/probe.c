@@ -1,14 +1,15 @@
-// SPDX-License-Identifier: Apache-2.0
-//
-// Prints what the running kernel offers to the relay, one "name: value" a line.
-//
-//   probe            kernel, clock, io_uring setup, kTLS per version, cipher and direction,
-//   tls_stat;
-//                    exit status 0 if io_uring with DEFER_TASKRUN and kTLS AES-GCM both work, else
-//                    1
-//   probe load MIB   the same, then MIB of data over a loopback pair, plain and with kTLS
-//   probe insns      a loop of 3 million instructions, timed with CLOCK_MONOTONIC and with the TSC:
-//                    with "qemu.sh --icount" both must say about 3 million
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Prints what the running kernel offers to the relay, one "name: value" a line.
+ *
+ *   probe            kernel, clock, io_uring setup, kTLS per version, cipher and direction,
+ *   tls_stat;
+ *                    exit status 0 if io_uring with DEFER_TASKRUN and kTLS AES-GCM both work, else
+ *                    1
+ *   probe load MIB   the same, then MIB of data over a loopback pair, plain and with kTLS
+ *   probe insns      a loop of 3 million instructions, timed with CLOCK_MONOTONIC and with the TSC:
+ *                    with "qemu.sh --icount" both must say about 3 million
+ */
 
 #include <errno.h>
 #include <linux/io_uring.h>
@@ -73,7 +74,7 @@ static int64_t now_ns(void)
 	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 }
 
-// The name of an error, or "yes" for 0.
+/* The name of an error, or "yes" for 0. */
 static const char *verdict(int error)
 {
 	return error == 0 ? "yes" : strerrorname_np(error);
@@ -103,8 +104,10 @@ static int set_keys(int fd, int direction, const struct cipher *c, uint16_t vers
 	union keys keys;
 
 	memset(&keys, 0, sizeof(keys));
-	// Everything behind the header is key material; the sequence number must start at zero,
-	// and it is the last member of each struct.
+	/*
+	 * Everything behind the header is key material; the sequence number must start at zero,
+	 * and it is the last member of each struct.
+	 */
 	memset((uint8_t *)&keys + sizeof(keys.info), fill, c->size - sizeof(keys.info) - 8);
 	keys.info.version = version;
 	keys.info.cipher_type = c->type;
@@ -127,8 +130,10 @@ static int say_hello(const int fds[2])
 	return memcmp(buf, "hello", 5) == 0 ? 0 : EBADMSG;
 }
 
-// Tries one version and cipher: keys in both directions, a record through them, a second key.
-// Returns 0 if the record came through.
+/*
+ * Tries one version and cipher: keys in both directions, a record through them, a second key.
+ * Returns 0 if the record came through.
+ */
 static int try_ktls(const struct cipher *c, uint16_t version)
 {
 	int fds[2];
@@ -159,7 +164,7 @@ static int try_ktls(const struct cipher *c, uint16_t version)
 	return data;
 }
 
-// Sets up a ring with the flags and takes one NOP through it.
+/* Sets up a ring with the flags and takes one NOP through it. */
 static int try_ring(unsigned flags, unsigned *features)
 {
 	struct io_uring_params p;

@@ -7,6 +7,8 @@
 
 #include "tests/unit/config_fixture.h"
 
+#include <netdb.h>
+
 static void test_transport_defaults(void **state)
 {
 	struct policy *policy = NULL;

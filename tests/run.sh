@@ -1,0 +1,234 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# run.sh [SUITE...]: runs the tests of what "make test-bins" has built; all suites but qemu, or
+# those named.
+#
+#   lint     the project's own rules, man pages, scripts, format       seconds
+#   unit     build/VARIANT/unit/test_*, and the fuzz targets over      seconds
+#            their committed corpus
+#   install  install and uninstall under a DESTDIR                     seconds
+#   matrix   build/VARIANT/e2e/matrix on this machine's kernel         a minute
+#   python   tests/e2e/test_*.py, each a file                          minutes
+#   kernel   the matrix in User-Mode Linux, records in the kernel      minutes, beside the others
+#   qemu     the matrix on Debian 13's kernel                          many minutes
+#
+# A line for each test: "ok", "FAILED" with the end of its log, or "skipped: reason". The logs stay
+# in build/test-logs/VARIANT. A test that exits 77 is skipped, and the last line that it wrote is
+# the reason. A program that counts its own tests (a last line "N passed, N failed, N skipped",
+# cmocka, pytest) counts for as many. The very last line is the sum.
+#
+# Environment: VARIANT=release|asan|tsan|valgrind; WRAP: a command to run unit tests under; SECONDS_FACTOR
+# stretches all limits. Exit: 0 none failed, 1 some did, 2 wrong usage.
+
+set -uo pipefail
+export LC_ALL=C
+cd "$(dirname "$0")/.." || exit 2
+
+variant=${VARIANT:-release}
+all="lint unit install matrix python kernel"
+for suite; do
+	[[ " $all qemu " == *" $suite "* ]] || {
+		echo "usage: run.sh [lint|unit|install|matrix|python|kernel|qemu]..." >&2
+		exit 2
+	}
+done
+
+# The sanitizers' fixed addresses collide with how far newer kernels scatter theirs.
+if [ "$variant" != release ] && [ -z "${RUN_SH_FIXED:-}" ]; then
+	if setarch "$(uname -m)" -R true 2>/dev/null; then
+		RUN_SH_FIXED=1 exec setarch "$(uname -m)" -R "$0" "$@"
+	fi
+fi
+
+build=build/$variant
+logs=build/test-logs/$variant
+factor=${SECONDS_FACTOR:-1}
+case $variant in
+release) ;;
+asan | tsan) factor=$((factor * 4)) ;;
+esac
+[ -z "${WRAP:-}" ] || factor=$((factor * 10))
+[ ! -e tests/lsan.supp ] || export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp
+export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1
+export UBSAN_OPTIONS=print_stacktrace=1
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+[ ! -e tests/tsan.supp ] || TSAN_OPTIONS+=:suppressions=$PWD/tests/tsan.supp
+export POSTERN=$PWD/$build/postern PKI=$PWD/build/pki VARIANT=$variant
+export PYTHONDONTWRITEBYTECODE=1 POSTERN_TEST_SLOW=$factor
+
+passed=0 failed=0 skipped=0
+declare -A job limit
+rm -rf "$logs" build/test-logs/summary
+mkdir -p "$logs"
+trap '[ -z "${job[*]}" ] || kill "${job[@]}" 2>/dev/null' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+wanted() { [[ " ${suites[*]} " == *" $1 "* ]]; }
+suites=("$@")
+# shellcheck disable=SC2206 # words
+[ $# -gt 0 ] || suites=($all)
+
+log_of() { echo "$logs/${1//\//-}.log"; }
+
+# start NAME SECONDS COMMAND...: in the background, for finish NAME to wait for.
+start() {
+	local name=$1
+	limit[$name]=$(($2 * factor))
+	shift 2
+	timeout --kill-after=10 "${limit[$name]}" "$@" </dev/null >"$(log_of "$name")" 2>&1 &
+	job[$name]=$!
+}
+
+# What a log counts, as "PASSED FAILED SKIPPED", or nothing.
+count() {
+	awk '
+		/^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ { own = $1 " " $3 " " $5; at = NR }
+		/^\[  PASSED  \] [0-9]+ test/ { cmocka = 1; p += $4 }
+		/^\[  FAILED  \] ([a-z_]+: )?[0-9]+ test.*listed below/ { cmocka = 1; f += number($0) }
+		/^\[  SKIPPED \] ([a-z_]+: )?[0-9]+ test.*listed below/ { cmocka = 1; s += number($0) }
+		/^=* ?[0-9]+ (passed|failed|skipped|error|deselected|x).* in [0-9.]+s/ {
+			pytest = 1
+			for (i = 1; i < NF; i++) {
+				if ($(i + 1) ~ /^(passed|xpassed)/) pp += $i
+				if ($(i + 1) ~ /^(failed|error)/) pf += $i
+				if ($(i + 1) ~ /^(skipped|xfailed)/) ps += $i
+			}
+		}
+		function number(line) { return match(line, /[0-9]+ test/) ? substr(line, RSTART) + 0 : 0 }
+		END {
+			if (own != "" && at == NR) print own
+			else if (cmocka) print p + 0, f + 0, s + 0
+			else if (pytest) print pp + 0, pf + 0, ps + 0
+		}' "$1"
+}
+
+# finish NAME: waits, counts, says how it went.
+finish() {
+	local name=$1 log status=0 counts p f s
+	log=$(log_of "$name")
+	wait "${job[$name]}" || status=$?
+	unset "job[$name]"
+	counts=$(count "$log")
+	read -r p f s <<<"${counts:-0 0 0}"
+	if [ "$status" = 77 ] && [ $((p + f)) = 0 ]; then
+		skipped=$((skipped + (s > 0 ? s : 1)))
+		echo "skipped  $name: $(tail -n 1 "$log")"
+		return
+	fi
+	if [ "$status" != 0 ] && [ "$status" != 77 ] && [ "$f" = 0 ]; then
+		f=1
+	elif [ -z "$counts" ]; then
+		p=1
+	fi
+	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+	if [ "$f" = 0 ]; then
+		echo "ok       $name${counts:+ ($p passed$([ "$s" = 0 ] || echo ", $s skipped"))}"
+		[ "$s" = 0 ] || grep -iE '^(skipped|\[  SKIPPED \] [a-z])' "$log" | head -n 20 |
+			sed 's/^/         /'
+		return
+	fi
+	case $status in
+	124 | 137) echo "FAILED   $name: no end within ${limit[$name]} seconds" ;;
+	*) echo "FAILED   $name ($p passed, $f failed; status $status)" ;;
+	esac
+	tail -n 40 "$log" | sed 's/^/         | /'
+	echo "         the whole log: $log"
+}
+
+run() {
+	start "$@"
+	finish "$1"
+}
+
+lint_format() {
+	local tool
+	tool=$(command -v clang-format-14) || {
+		echo "no clang-format 14 (make deps-lint)"
+		return 77
+	}
+	make --no-print-directory format-check CLANG_FORMAT="$tool"
+}
+export -f lint_format
+
+suite_lint() {
+	run lint/tidy 60 tests/lint/tidy.sh
+	run lint/keywords 60 tests/lint/keywords.sh
+	run lint/man 60 mandoc -T lint -W warning relay/*.8 policy/*.5
+	run lint/scripts 120 shellcheck -x .ci/run tests/*.sh tests/*/*.sh bench/*.sh
+	run lint/format 60 bash -c lint_format
+}
+
+suite_unit() {
+	local program name
+	for program in "$build"/unit/test_*; do
+		[ -x "$program" ] || continue
+		# shellcheck disable=SC2086 # words
+		run "unit/${program##*/test_}" 60 ${WRAP:-} "$program"
+	done
+	for program in "$build"/fuzz/fuzz_*; do
+		name=${program##*/fuzz_}
+		[ -x "$program" ] || continue
+		# shellcheck disable=SC2086 # words
+		run "fuzz/$name" 60 ${WRAP:-} "$program" tests/fuzz/corpus/"$name"/*
+	done
+}
+
+suite_install() {
+	[ "$variant" = release ] || return 0
+	run install 60 tests/install.sh
+}
+
+# matrix EXPECT: its command line.
+matrix() {
+	echo "$build/e2e/matrix --postern $POSTERN --pki $PKI --expect $1"
+}
+
+suite_matrix() {
+	[ -x "$build/e2e/matrix" ] || return 0
+	# shellcheck disable=SC2046 # words
+	run e2e/matrix 300 $(matrix auto)
+}
+
+suite_python() {
+	local file
+	for file in tests/e2e/test_*.py; do
+		[ -e "$file" ] || continue
+		run "e2e/$(basename "$file" .py)" 300 \
+			/usr/bin/python3 -m pytest -q -rs -p no:cacheprovider "$file"
+	done
+}
+
+# Sanitized programs do not run in User-Mode Linux: its address space is too small.
+begin_kernel() {
+	[ "$variant" = release ] && [ -x "$build/e2e/matrix" ] || return 0
+	# shellcheck disable=SC2046 # words
+	start kernel/uml-6.1 500 tests/kernels/uml.sh --timeout 480 -- $(matrix kernel)
+}
+
+suite_kernel() {
+	[ -z "${job[kernel/uml-6.1]:-}" ] || finish kernel/uml-6.1
+}
+
+suite_qemu() {
+	[ "$variant" = release ] && [ -x "$build/e2e/matrix" ] || return 0
+	# shellcheck disable=SC2046 # words
+	run kernel/qemu-debian13 1500 tests/kernels/qemu.sh --kernel debian13 --timeout 1440 \
+		--file "$POSTERN" --file "$PKI" -- $(matrix kernel)
+}
+
+if wanted matrix || wanted python || wanted kernel || wanted qemu; then
+	run pki 60 tests/pki.sh build/pki
+fi
+! wanted kernel || begin_kernel
+for suite in "${suites[@]}"; do
+	"suite_$suite"
+done
+
+if [ $((passed + failed + skipped)) = 0 ]; then
+	echo "FAILED   there is nothing to run: make test-bins"
+	failed=1
+fi
+echo "$passed passed, $failed failed, $skipped skipped" | tee build/test-logs/summary
+[ "$failed" = 0 ]
