@@ -119,7 +119,7 @@ write_server() {
 		begin transports
 		mailbox:
 		  driver = pipe
-		  command = "$PEERS/deliver.sh"
+		  command = "/usr/lib/peers/deliver.sh"
 		  user = peer
 		  return_path_add
 		  delivery_date_add = false

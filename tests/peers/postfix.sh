@@ -52,7 +52,7 @@ write_master() { # LISTEN
 		error unix - - n - - error
 		retry unix - - n - - error
 		discard unix - - n - - discard
-		peer unix - n n - - pipe flags=DRhu user=peer null_sender= argv=$PEERS/deliver.sh \${recipient}
+		peer unix - n n - - pipe flags=DRhu user=peer null_sender= argv=/usr/lib/peers/deliver.sh \${recipient}
 		anvil unix - - n - 1 anvil
 		scache unix - - n - 1 scache
 		postlog unix-dgram n - n - 1 postlogd

@@ -102,6 +102,8 @@ inside() {
 	root=$mnt/root
 	mkdir "$mnt/upper" "$mnt/work" "$root"
 	cp -a "$peers/root/." "$mnt/upper/"
+	# The mail systems' own users may not be able to enter the folder that this project lies in.
+	install -D -m 755 "$here/deliver.sh" "$mnt/upper/usr/lib/peers/deliver.sh"
 	why=$(mount -t overlay -o "lowerdir=/,upperdir=$mnt/upper,workdir=$mnt/work" peers "$root" 2>&1) ||
 		cannot "no overlay file system: $why"
 
