@@ -172,11 +172,12 @@ asan tsan: ## the tests under AddressSanitizer and UBSan, or ThreadSanitizer
 	$(Q)$(BUILD) VARIANT=$@ test
 
 # Built without _FORTIFY_SOURCE, whose memmove valgrind takes for a memcpy.
-valgrind: deps-test ## the unit tests under valgrind
-	$(Q)$(BUILD) VARIANT=$@ unit-bins fuzz-bins
+valgrind: deps-test ## the unit tests, and 10 000 sessions, under valgrind
+	$(Q)$(BUILD) VARIANT=$@ all unit-bins fuzz-bins bench-bins
 	$(Q)VARIANT=$@ WRAP="valgrind -q --leak-check=full --error-exitcode=1" tests/run.sh unit
+	$(Q)VARIANT=$@ tests/valgrind.sh 10000
 
-.PHONY: fuzz bench bench-idle
+.PHONY: fuzz bench bench-idle bench-icount
 fuzz: deps-lint ## libFuzzer on every parser, FUZZ_SECONDS=30 each
 	$(Q)$(BUILD) VARIANT=fuzz fuzz-bins
 	$(Q)FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.sh
@@ -188,6 +189,10 @@ bench: deps-test ## messages and megabytes a second, through Postern and without
 bench-idle: deps-test ## memory of 10 000 idle sessions
 	$(Q)$(BUILD) all tools bench-bins
 	$(Q)bench/idle.sh
+
+bench-icount: deps-test ## kernel against userspace records, in instructions (QEMU)
+	$(Q)$(BUILD) all bench-bins
+	$(Q)bench/icount.sh
 
 # ---- lint
 

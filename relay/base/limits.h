@@ -8,6 +8,12 @@
 /* One TLS record: 5 bytes of header, 2^14 of text, 256 of expansion (RFC 8446 5.2). */
 #define TLS_RECORD_BYTES_MAX (5 + 16384 + 256)
 
+/* What a full record carries. */
+#define TLS_RECORD_TEXT_BYTES 16384
+
+/* Records that one key may protect: a third of the 2^24.5 that RFC 8446 5.5 allows AES-GCM. */
+#define TLS_RECORDS_MAX 8388608
+
 /* A small I/O buffer holds one whole record behind an unfinished line or reply, in whole pages. */
 #define IOBUF_SMALL_BYTES 24576
 

@@ -223,6 +223,7 @@ static bool nexthop_is_reusable(const struct nexthop_client *own)
 	uint64_t age_ms = loop_now_ms(nexthop->net->loop) - own->client.opened_ms;
 
 	return !nexthop->is_draining && own->client.state == CLIENT_READY &&
+	       !conn_is_worn(&own->client.conn) &&
 	       own->client.message_count < nexthop->connector->max_messages_per_connection &&
 	       age_ms < nexthop->connector->connection_age_ms;
 }

@@ -427,6 +427,7 @@ static void conn_send_done(struct op *op, int32_t result, uint32_t flags)
 		return;
 	}
 	conn->wire_start += (uint32_t)result;
+	conn->records_sent += 1 + (uint32_t)result / TLS_RECORD_TEXT_BYTES;
 	if (conn->wire_start < conn->wire_end) {
 		conn_send_wire(conn);
 		return;
@@ -448,6 +449,11 @@ static void conn_send_done(struct op *op, int32_t result, uint32_t flags)
 		conn_finish(conn);
 	else
 		conn->events->on_drained(conn);
+}
+
+bool conn_is_worn(const struct conn *conn)
+{
+	return conn->facts.version != NULL && conn->records_sent > TLS_RECORDS_MAX;
 }
 
 /* The end. */

@@ -125,6 +125,7 @@ struct conn {
 	const struct record_layer *tx;
 	struct tls *tls; /* while one direction is in userspace */
 	struct ktls ktls;
+	uint64_t records_sent;   /* at least so many, under one key */
 	bool owes_key_update;    /* the peer asked for our next key, and a send was under way */
 	unsigned key_updates;    /* KeyUpdate records met under kernel TLS */
 	unsigned ktls_want;      /* bits of enum ktls_direction that shall go to the kernel */
@@ -212,6 +213,12 @@ void conn_allow_ktls(struct conn *conn, enum ktls_mode mode, const char *why_not
 
 /* "kernel", "user(REASON)", or both directions when they differ; never over 128 bytes. */
 const char *conn_record_print(const struct conn *conn, char *out, size_t out_bytes);
+
+/*
+ * Has one key protected so many records that the connection should end at the next chance? Neither
+ * OpenSSL nor the kernel counts (AES-GCM: RFC 8446 5.5).
+ */
+bool conn_is_worn(const struct conn *conn);
 
 /* The deadline, monotonic ms; 0 takes it away. */
 void conn_deadline(struct conn *conn, uint64_t due_ms);

@@ -406,6 +406,8 @@ static void session_run(struct session *session)
 	session->is_running = false;
 	if (session->state == SESSION_CLOSE)
 		return;
+	if (conn_is_worn(&session->conn))
+		session->is_draining = true;
 	if (session->is_draining && session->state <= SESSION_READY) {
 		session_drain(session);
 		return;
