@@ -289,25 +289,30 @@ void body_start_chunk(struct session *session)
 	session->transaction.has_begun = true;
 }
 
+void body_refuse(struct session *session, unsigned code, struct span wire)
+{
+	if (session->transaction.has_bdat) {
+		session_discard(session, wire);
+		session_enter(session, SESSION_CHUNK);
+		return;
+	}
+	session_write(session, wire);
+	session_reset(session);
+	session_enter(session, SESSION_READY);
+	session_heed_code(session, code);
+}
+
 /* The next hop answered DATA, which stands for the client's DATA or first BDAT. */
 static void body_data_answered(struct session *session, unsigned code, struct span wire)
 {
-	struct transaction *transaction = &session->transaction;
-
-	transaction->is_data_pending = false;
-	if (code == 354 && transaction->has_bdat) {
+	session->transaction.is_data_pending = false;
+	if (code != 354) {
+		body_refuse(session, code, wire);
+	} else if (session->transaction.has_bdat) {
 		body_start_chunk(session);
-	} else if (code == 354) {
-		session_write(session, wire);
-		body_begin(session, SESSION_BODY);
-	} else if (transaction->has_bdat) {
-		session_discard(session, wire);
-		session_enter(session, SESSION_CHUNK);
 	} else {
 		session_write(session, wire);
-		session_reset(session);
-		session_enter(session, SESSION_READY);
-		session_heed_code(session, code);
+		body_begin(session, SESSION_BODY);
 	}
 }
 

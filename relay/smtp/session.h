@@ -174,6 +174,9 @@ void body_start_data(struct session *session);
 /* The next chunk, or the first. */
 void body_start_chunk(struct session *session);
 
+/* The sink refused the body before it began: DATA gets wire, a chunk is read and gets it then. */
+void body_refuse(struct session *session, unsigned code, struct span wire);
+
 /* The sink answered DATA or the message. */
 void body_answered(struct session *session, unsigned code, struct span wire);
 

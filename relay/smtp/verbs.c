@@ -289,43 +289,21 @@ static const char *session_body_refusal(const struct session *session)
 	return NULL;
 }
 
-static void verb_data(struct session *session)
+/*
+ * DATA, or the first chunk, which stands for it: the sink has to be ready before
+ * a body is read. A refused chunk is read all the same, and thrown away.
+ */
+static void session_open_body(struct session *session)
 {
-	const char *refusal = session_body_refusal(session);
-
-	if (refusal == NULL && session->transaction.has_bdat)
-		refusal = "503 5.5.1 DATA may not follow BDAT";
-	if (refusal == NULL && session->transaction.is_binary)
-		refusal = "503 5.5.1 BODY=BINARYMIME needs BDAT";
-	if (refusal != NULL) {
-		session_error(session, "%s", refusal);
-		return;
-	}
-	switch (session->sink->ops->data(session->sink)) {
-	case SINK_DONE:
-		body_start_data(session);
-		break;
-	case SINK_WAIT:
-		session->transaction.is_data_pending = true;
-		session->waits |= SESSION_WAIT_SINK;
-		break;
-	case SINK_FULL:
-	case SINK_FAIL:
-		session_reply(session, "%s", session->sink->refusal);
-		session_reset(session);
-		session_enter(session, SESSION_READY);
-		break;
-	}
-}
-
-/* The first chunk stands for DATA: the sink has to be ready before it is read. */
-static void session_first_chunk(struct session *session)
-{
+	const bool is_chunk = session->transaction.has_bdat;
 	char refusal[SESSION_REPLY_BYTES];
 
 	switch (session->sink->ops->data(session->sink)) {
 	case SINK_DONE:
-		body_start_chunk(session);
+		if (is_chunk)
+			body_start_chunk(session);
+		else
+			body_start_data(session);
 		break;
 	case SINK_WAIT:
 		session->transaction.is_data_pending = true;
@@ -334,10 +312,23 @@ static void session_first_chunk(struct session *session)
 	case SINK_FULL:
 	case SINK_FAIL:
 		(void)snprintf(refusal, sizeof(refusal), "%s\r\n", session->sink->refusal);
-		session_discard(session, span_of(refusal));
-		session_enter(session, SESSION_CHUNK);
+		body_refuse(session, 451, span_of(refusal));
 		break;
 	}
+}
+
+static void verb_data(struct session *session)
+{
+	const char *refusal = session_body_refusal(session);
+
+	if (refusal == NULL && session->transaction.has_bdat)
+		refusal = "503 5.5.1 DATA may not follow BDAT";
+	if (refusal == NULL && session->transaction.is_binary)
+		refusal = "503 5.5.1 BODY=BINARYMIME needs BDAT";
+	if (refusal != NULL)
+		session_error(session, "%s", refusal);
+	else
+		session_open_body(session);
 }
 
 static void verb_bdat(struct session *session, const struct command *command)
@@ -369,7 +360,7 @@ static void verb_bdat(struct session *session, const struct command *command)
 	if (transaction->is_discarding)
 		session_enter(session, SESSION_CHUNK);
 	else if (is_first)
-		session_first_chunk(session);
+		session_open_body(session);
 	else
 		body_start_chunk(session);
 }

@@ -18,7 +18,7 @@ static void pool_send(struct hop *hop, struct client *client, unsigned count, un
 
 	for (unsigned i = 0; i < count; i++) {
 		pause_ms(i == 0 ? 0 : wait_ms);
-		body_make(&body, 1000 * (i + 1));
+		body_make(&body, (size_t)1000 * (i + 1));
 		mail.by_bdat = i % 2 == 1;
 		case_check(client_send(client, &mail) == 250, "message %u got \"%s\"", i + 1,
 			client->last);

@@ -299,3 +299,16 @@ def next_hop(pki):
     hop = NextHop(pki)
     yield hop
     hop.close()
+
+
+@pytest.fixture
+def start(make_relay, next_hop, pki):
+    """relay = start(receive=..., send=..., transport=...): keywords added to proxy_config()."""
+
+    def make(**sections):
+        port = free_port()
+        relay = make_relay(proxy_config(port, next_hop.port, pki, **sections))
+        relay.port = port
+        return relay
+
+    return make

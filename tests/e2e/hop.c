@@ -212,54 +212,43 @@ static bool hop_wait_body(struct hop_session *session, size_t have)
 	return wire_wait(&session->wire, hop_patience_ms()) && session->wire.end == WIRE_OPEN;
 }
 
-/* Takes the stuffed dots out of lines (RFC 5321 4.5.2); raw begins with a CR LF that is not its
- * own. */
-static void hop_unstuff(const struct text *raw, size_t len, struct text *out)
+/*
+ * Takes lines with their CR LF off raw, from *at on, and the stuffed dots out of them
+ * (RFC 5321 4.5.2). True at the end of data; *at is then behind it.
+ */
+static bool hop_unstuff(const struct text *raw, size_t *at, struct text *out)
 {
-	size_t from = 2;
+	size_t end;
 
-	while (from < len) {
-		const char *end;
-		size_t to;
+	while ((end = text_line_end(raw, *at)) < raw->len) {
+		size_t from = *at;
+		bool has_dot = raw->data[from] == '.';
 
-		from += raw->data[from] == '.' ? 1 : 0;
-		end = memmem(raw->data + from, len - from, "\r\n", 2);
-		to = end == NULL ? len : (size_t)(end - raw->data) + 2;
-		text_add(out, raw->data + from, to - from);
-		from = to;
+		*at = end + 2;
+		if (has_dot && end - from == 1)
+			return true;
+		from += has_dot ? 1 : 0;
+		text_add(out, raw->data + from, end + 2 - from);
 	}
+	return false;
 }
 
 static enum hop_go hop_take_data(struct hop_session *session)
 {
 	struct wire *wire = &session->wire;
-	struct text raw = {0};
-	size_t scanned = 0;
-	const char *end;
-	enum hop_go go = HOP_OVER;
+	struct text *body = &session->message.body;
+	size_t at = 0;
 
-	text_add(&raw, "\r\n", 2);
-	for (;;) {
-		text_add(&raw, wire->in.len > 0 ? wire->in.data : "", wire->in.len);
-		text_clear(&wire->in);
-		end = memmem(raw.data + scanned, raw.len - scanned, "\r\n.\r\n", 5);
-		if (end != NULL)
-			break;
-		scanned = raw.len > 4 ? raw.len - 4 : 0;
-		if (!hop_wait_body(session, raw.len - 2)) {
+	while (!hop_unstuff(&wire->in, &at, body)) {
+		text_drop(&wire->in, at);
+		at = 0;
+		if (!hop_wait_body(session, body->len)) {
 			hop_cut_off(session);
-			break;
+			return HOP_OVER;
 		}
 	}
-	if (end != NULL) {
-		size_t len = (size_t)(end - raw.data) + 2;
-
-		text_add(&wire->in, raw.data + len + 3, raw.len - len - 3);
-		hop_unstuff(&raw, len, &session->message.body);
-		go = hop_end_message(session);
-	}
-	text_free(&raw);
-	return go;
+	text_drop(&wire->in, at);
+	return hop_end_message(session);
 }
 
 static enum hop_go hop_take_chunk(struct hop_session *session, const char *argument)

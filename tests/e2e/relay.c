@@ -236,7 +236,7 @@ bool relay_is_alive(void)
 
 void relay_stop(void)
 {
-	uint64_t until = now_ms() + 2 * wire_patience_ms();
+	uint64_t until = now_ms() + (uint64_t)2 * wire_patience_ms();
 	pid_t pid = relay_pid;
 	pid_t done = 0;
 	int status = 0;

@@ -127,6 +127,23 @@ size_t text_difference(const struct text *a, const struct text *b)
 	return at;
 }
 
+/* By memchr, since AddressSanitizer's memmem looks at all that is left, each time. */
+size_t text_line_end(const struct text *text, size_t from)
+{
+	size_t at = from;
+
+	while (at < text->len) {
+		const char *end = memchr(text->data + at, '\n', text->len - at);
+
+		if (end == NULL)
+			break;
+		at = (size_t)(end - text->data) + 1;
+		if (at >= from + 2 && end[-1] == '\r')
+			return at - 2;
+	}
+	return text->len;
+}
+
 uint64_t now_ms(void)
 {
 	struct timespec now;

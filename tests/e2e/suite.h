@@ -60,6 +60,9 @@ void text_free(struct text *text);
 /* Where the first difference is. */
 size_t text_difference(const struct text *a, const struct text *b);
 
+/* Where the next CR LF from an offset on begins; len if there is none. */
+size_t text_line_end(const struct text *text, size_t from);
+
 /* Monotonic milliseconds, and a wait. */
 uint64_t now_ms(void);
 void pause_ms(unsigned ms);

@@ -203,8 +203,8 @@ void body_stuff(const struct text *body, struct text *out)
 	size_t from = 0;
 
 	while (from < body->len) {
-		const char *end = memmem(body->data + from, body->len - from, "\r\n", 2);
-		size_t to = end == NULL ? body->len : (size_t)(end - body->data) + 2;
+		size_t end = text_line_end(body, from);
+		size_t to = end < body->len ? end + 2 : end;
 
 		if (body->data[from] == '.')
 			text_add(out, ".", 1);

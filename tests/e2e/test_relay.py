@@ -62,19 +62,6 @@ class Client:
         self.socket.close()
 
 
-@pytest.fixture
-def start(make_relay, next_hop, pki):
-    """relay = start(receive=..., send=..., transport=...)"""
-
-    def make(**sections):
-        port = free_port()
-        relay = make_relay(proxy_config(port, next_hop.port, pki, **sections))
-        relay.port = port
-        return relay
-
-    return make
-
-
 @pytest.mark.parametrize("off", [[name] for name in CAPABILITIES] + [CAPABILITIES])
 def test_each_ring_capability_can_be_off(start, next_hop, pki, off):
     words = ", ".join(f'"{name}"' for name in off)

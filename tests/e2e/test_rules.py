@@ -14,17 +14,6 @@ from conftest import BINARY, PATIENCE, NextHop, free_port, proxy_config, wait_fo
 from test_relay import Client
 
 
-@pytest.fixture
-def start(make_relay, next_hop, pki):
-    def make(**sections):
-        port = free_port()
-        relay = make_relay(proxy_config(port, next_hop.port, pki, **sections))
-        relay.port = port
-        return relay
-
-    return make
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_keys_are_read_before_the_user_changes(make_relay, next_hop, pki, tmp_path):
     keys = tmp_path / "keys"

@@ -15,6 +15,7 @@
 
 #define PATIENCE_MS 10000
 #define READ_BYTES 65536
+#define GATHER_BYTES 262144
 
 unsigned wire_patience_ms(void)
 {
@@ -257,14 +258,9 @@ const char *wire_line(struct wire *wire, struct text *out, unsigned timeout_ms)
 	size_t scanned = 0;
 
 	for (;;) {
-		const char *end = wire->in.len < scanned + 2
-					  ? NULL
-					  : memmem(wire->in.data + scanned, wire->in.len - scanned,
-						    "\r\n", 2);
+		size_t len = text_line_end(&wire->in, scanned);
 
-		if (end != NULL) {
-			size_t len = (size_t)(end - wire->in.data);
-
+		if (len < wire->in.len) {
 			text_clear(out);
 			text_add(out, wire->in.data, len);
 			text_drop(&wire->in, len + 2);
@@ -352,7 +348,7 @@ bool wire_write_records(struct wire *wire, const void *text, size_t len, size_t 
 		wire_take_output(wire);
 		at += piece;
 		len -= piece;
-		if (wire->out.len > 4 * READ_BYTES && !wire_flush(wire))
+		if (wire->out.len > GATHER_BYTES && !wire_flush(wire))
 			return false;
 	}
 	return wire_flush(wire);
