@@ -154,7 +154,9 @@ static void proxy_begin_on(struct proxy *proxy, struct client *client)
 	}
 	proxy->uses_bdat =
 		proxy->nexthop->connector->chunking && client->offer.keywords & EHLO_CHUNKING;
-	proxy->sink.via = client->id;
+	/* A copy: the client may be gone when the message is logged. */
+	memcpy(proxy->via, client->id, sizeof(proxy->via));
+	proxy->sink.via = proxy->via;
 	proxy->commands_sent = 0;
 	proxy_send_commands(proxy);
 	client_flush(client);

@@ -45,7 +45,8 @@ struct proxy {
 	unsigned chunks_owed; /* answers to BDAT chunks that are not the message's answer */
 	uint64_t body_bytes;
 	struct dot_writer dot;
-	struct iobuf *commands; /* MAIL and RCPT lines, until the first answer */
+	char via[CLIENT_ID_BYTES]; /* the client that the transaction was begun on, for the log */
+	struct iobuf *commands;    /* MAIL and RCPT lines, until the first answer */
 	uint32_t commands_len;
 	uint32_t commands_sent; /* how much of them was written to the client */
 };
