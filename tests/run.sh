@@ -8,7 +8,7 @@
 #   unit     build/VARIANT/unit/test_*, and the fuzz targets over      seconds
 #            their committed corpus
 #   install  install and uninstall under a DESTDIR                     seconds
-#   matrix   build/VARIANT/e2e/matrix on this machine's kernel         a minute
+#   matrix   build/release/e2e/matrix on this machine's kernel         a minute
 #   python   tests/e2e/test_*.py, each a file                          minutes
 #   kernel   the matrix in User-Mode Linux, records in the kernel      minutes, beside the others
 #   qemu     the matrix on Debian 13's kernel                          many minutes
@@ -42,11 +42,15 @@ if [ "$variant" != release ] && [ -z "${RUN_SH_FIXED:-}" ]; then
 fi
 
 build=build/$variant
+driver=build/release/e2e/matrix # it only drives: the relay is what is sanitized
 logs=build/test-logs/$variant
 factor=${SECONDS_FACTOR:-1}
 case $variant in
 release) ;;
-asan | tsan) factor=$((factor * 4)) ;;
+*)
+	factor=$((factor * 4))
+	export POSTERN_TEST_BIG_BYTES=${POSTERN_TEST_BIG_BYTES:-4194304}
+	;;
 esac
 [ -z "${WRAP:-}" ] || factor=$((factor * 10))
 [ ! -e tests/lsan.supp ] || export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp
@@ -182,11 +186,11 @@ suite_install() {
 
 # matrix EXPECT: its command line.
 matrix() {
-	echo "$build/e2e/matrix --postern $POSTERN --pki $PKI --expect $1"
+	echo "$driver --postern $POSTERN --pki $PKI --expect $1"
 }
 
 suite_matrix() {
-	[ -x "$build/e2e/matrix" ] || return 0
+	[ -x "$driver" ] || return 0
 	# shellcheck disable=SC2046 # words
 	run e2e/matrix 300 $(matrix auto)
 }
@@ -202,7 +206,7 @@ suite_python() {
 
 # Sanitized programs do not run in User-Mode Linux: its address space is too small.
 begin_kernel() {
-	[ "$variant" = release ] && [ -x "$build/e2e/matrix" ] || return 0
+	[ "$variant" = release ] && [ -x "$driver" ] || return 0
 	# shellcheck disable=SC2046 # words
 	start kernel/uml-6.1 1200 tests/kernels/uml.sh --timeout 1140 -- $(matrix kernel)
 }
@@ -221,7 +225,7 @@ suite_kernel() {
 }
 
 suite_qemu() {
-	[ "$variant" = release ] && [ -x "$build/e2e/matrix" ] || return 0
+	[ "$variant" = release ] && [ -x "$driver" ] || return 0
 	# shellcheck disable=SC2046 # words
 	run kernel/qemu-debian13 1500 tests/kernels/qemu.sh --kernel debian13 --timeout 1440 \
 		--file "$POSTERN" --file "$PKI" -- $(matrix kernel)

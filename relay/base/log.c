@@ -47,7 +47,7 @@ static void log_emit(const char *line, size_t len)
 
 static size_t log_clip(int written, size_t room)
 {
-	if (written < 0)
+	if (written < 0 || room == 0)
 		return 0;
 	return (size_t)written < room ? (size_t)written : room - 1;
 }

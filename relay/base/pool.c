@@ -34,7 +34,7 @@ void pool_destroy(struct pool *pool)
 	if (pool->memory == NULL)
 		return;
 	ASSERT(pool->used == 0);
-	POOL_UNPOISON(pool->memory, pool->object_bytes * pool->count);
+	POOL_UNPOISON(pool->memory, pool->object_bytes * pool->fresh);
 	(void)munmap(pool->memory, pool->object_bytes * pool->count);
 	*pool = (struct pool){0};
 }

@@ -18,14 +18,22 @@ struct hop_row {
 	size_t body_bytes; /* 0: a small body */
 };
 
-/* Timeouts short enough to wait for, and long enough for a handshake in an emulator. */
-static const char *hop_timeouts(void)
+static bool hop_is_silent(const struct hop_row *row)
+{
+	return row->act == HOP_STALL || row->act == HOP_DEAF;
+}
+
+/*
+ * Timeouts of the relay. Where one is waited for it is short; elsewhere a busy machine must
+ * not run into it.
+ */
+static const char *hop_timeouts(bool is_short)
 {
 	static char lines[128];
 
 	(void)snprintf(lines, sizeof(lines),
 		"\tconnect-timeout = \"%ums\"\n\tconnection-inactivity-timeout = \"%us\"\n",
-		400 * suite.slow, suite.slow);
+		(is_short ? 600 : 20000) * suite.slow, (is_short ? 1 : 60) * suite.slow);
 	return lines;
 }
 
@@ -69,21 +77,23 @@ static void run_fault(const struct test_case *test)
 		.act = row->act,
 		.answer = row->answer,
 		.body_bytes = row->body_bytes / 4};
-	const struct relay_options options = {.send = hop_timeouts()};
+	const struct relay_options options = {.send = hop_timeouts(hop_is_silent(row))};
 	struct text body = {0};
+	/* From DATA and from BDAT; where there is a timeout to wait for, once is enough. */
+	unsigned tries = hop_is_silent(row) ? 1 : 2;
 	struct client client;
 	struct hop *hop = case_start(&plan, &options);
 
 	body_make(&body, row->body_bytes == 0 ? 3000 : row->body_bytes);
 	client_open_secured(&client, NULL);
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < tries; i++) {
 		hop_try(&client, &body, i == 1);
 		case_check(strncmp(client.last, row->want, strlen(row->want)) == 0,
 			"got \"%s\", expected \"%s\"", client.last, row->want);
 		case_check(hop_count(hop, &hop->accepted) == 0, "the next hop accepted a message");
 		client_ask(&client, "RSET", "250 2.0.0");
 	}
-	case_check(hop_count(hop, &hop->acted) >= 2, "the next hop was not asked again");
+	case_check(hop_count(hop, &hop->acted) >= tries, "the next hop was not asked again");
 	/* It recovers, and so does this very session. */
 	hop_heal(hop);
 	hop_try(&client, &body, false);
@@ -134,7 +144,7 @@ static void run_unproved(const struct test_case *test)
 		.tls = {.tickets = 1, .certificate = row->certificate, .is_weak = true},
 		.lacks = row->lacks};
 	const struct relay_options options = {
-		.tls_domain = row->tls_domain, .send = hop_timeouts()};
+		.tls_domain = row->tls_domain, .send = hop_timeouts(false)};
 	struct text body = {0};
 	struct client client;
 	char want[128];

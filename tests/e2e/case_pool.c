@@ -181,7 +181,7 @@ static void run_fail_over(const struct test_case *test)
 	}
 	(void)snprintf(hosts, sizeof(hosts), "{\"%s:%u\", \"%s:%u\"}", suite.address, port,
 		suite.address, second.port);
-	(void)snprintf(send, sizeof(send), "\tconnect-timeout = \"%ums\"\n", 400 * suite.slow);
+	(void)snprintf(send, sizeof(send), "\tconnect-timeout = \"%ums\"\n", 1000 * suite.slow);
 	options.hosts = hosts;
 	options.send = send;
 	relay_start(&options);

@@ -505,6 +505,7 @@ void hop_start(struct hop *hop, const struct hop_plan *plan)
 	case_check(hop->ctx != NULL, "the next hop's TLS context cannot be made");
 	hop->fd = hop_bind(64, &hop->port);
 	case_check(pthread_create(&thread, NULL, hop_accept, hop) == 0, "no thread");
+	(void)pthread_detach(thread);
 }
 
 void hop_heal(struct hop *hop)

@@ -226,6 +226,7 @@ void relay_start(const struct relay_options *options)
 	(void)close(ends[1]);
 	log_fd = ends[0];
 	case_check(pthread_create(&reader, NULL, relay_read_log, &log_fd) == 0, "no thread");
+	(void)pthread_detach(reader);
 	(void)relay_await_log(1, "event=ready");
 }
 

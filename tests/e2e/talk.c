@@ -284,7 +284,7 @@ static char *hop_behind_received(const struct text *message)
 void hop_check_body(struct hop *hop, unsigned index, const struct text *body, bool is_line_ended)
 {
 	const struct text *message = &hop->messages[index].body;
-	struct text got;
+	struct text got = {0};
 	size_t same;
 
 	case_check(hop_count(hop, &hop->message_count) > index, "the next hop has no message %u",

@@ -112,7 +112,7 @@ def test_drain_lets_a_message_finish(start, next_hop, pki):
 
 
 def test_drain_ends_after_its_timeout(start, pki, next_hop):
-    relay = start(transport="")  # drain-timeout = 5s in the common configuration
+    relay = start(drain="2s")
     stuck = Client(relay.port, pki)
     stuck.envelope()
     stuck.say("DATA", 354)
