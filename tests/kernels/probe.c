@@ -136,7 +136,7 @@ static int say_hello(const int fds[2])
  */
 static int try_ktls(const struct cipher *c, uint16_t version)
 {
-	int fds[2];
+	int fds[2] = {-1, -1};
 	int tx, rx, data = ENODATA, rekey = ENODATA;
 	int err = connected_pair(fds);
 
@@ -218,8 +218,8 @@ static void print_file(const char *path)
 	}
 	printf("%s:\n", path);
 	while (fgets(line, sizeof(line), f) != NULL)
-		fputs(line, stdout);
-	fclose(f);
+		(void)fputs(line, stdout);
+	(void)fclose(f);
 }
 
 static int load(const char *name, const struct cipher *c, long mib)
@@ -227,7 +227,7 @@ static int load(const char *name, const struct cipher *c, long mib)
 	static char buf[1 << 16];
 	int64_t start = now_ns();
 	int64_t left = (int64_t)mib << 20;
-	int fds[2];
+	int fds[2] = {-1, -1};
 	int status;
 	pid_t child;
 	int err = connected_pair(fds);
@@ -241,7 +241,7 @@ static int load(const char *name, const struct cipher *c, long mib)
 		printf("load %s: %s\n", name, verdict(err));
 		return err;
 	}
-	fflush(stdout);
+	(void)fflush(stdout);
 	child = fork();
 	if (child < 0)
 		return errno;
@@ -333,7 +333,7 @@ int main(int argc, char **argv)
 	if (argc == 3 && strcmp(argv[1], "load") == 0)
 		mib = strtol(argv[2], NULL, 10);
 	if (argc != 1 && mib <= 0) {
-		fputs("usage: probe [load MIB | insns]\n", stderr);
+		(void)fputs("usage: probe [load MIB | insns]\n", stderr);
 		return 2;
 	}
 	uname(&name);
