@@ -345,7 +345,7 @@ field() { # LINE KEY
 inbound() {
 	local session
 	session=$(field "$(log_line "$1" "event=message .*result=accepted .*from=<$2>")" session)
-	log_line "$1" "event=tls session=$session "
+	log_line "$1" "session=$session event=tls "
 }
 outbound() { log_line "$1" "event=nexthop-tls .*connector=$2 "; } # ORG CONNECTOR
 

@@ -63,11 +63,11 @@ void log_event(
 	if (level > log_level_max)
 		return;
 	len = log_stamp(line, sizeof(line));
+	if (session != NULL)
+		len += log_clip(snprintf(line + len, sizeof(line) - len, "session=%s ", session),
+			sizeof(line) - len);
 	len += log_clip(
 		snprintf(line + len, sizeof(line) - len, "event=%s", event), sizeof(line) - len);
-	if (session != NULL)
-		len += log_clip(snprintf(line + len, sizeof(line) - len, " session=%s", session),
-			sizeof(line) - len);
 	if (words[level] != NULL)
 		len += log_clip(snprintf(line + len, sizeof(line) - len, " level=%s", words[level]),
 			sizeof(line) - len);

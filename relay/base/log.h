@@ -4,7 +4,7 @@
 /*
  * log.h: one line an event, "key=value", the session first, on stderr.
  *
- *   2026-11-21T22:46:05.123Z event=tls session=0a1b... version=TLSv1.3 record=kernel
+ *   2026-11-21T22:46:05.123Z session=0a1b... event=tls version=TLSv1.3 record=kernel
  *
  * A worker must never wait for a slow reader of stderr: its lines gather in a
  * buffer that its loop writes out. When that is full, lines are dropped and
