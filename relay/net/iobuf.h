@@ -20,7 +20,6 @@ struct iobuf {
 	uint32_t cap;
 	uint16_t id; /* of a small buffer: its number, and the kernel's buffer id */
 	bool is_bulk;
-	struct iobuf *next;
 };
 
 struct iobufs {

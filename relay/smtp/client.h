@@ -62,7 +62,6 @@ struct client {
 	const char *host; /* configured name of the address in use, for SNI and the log */
 	enum client_state state;
 	bool is_secured;
-	bool is_running; /* replies are being read */
 	struct ehlo_offer offer;
 	unsigned owed; /* replies to commands that were written */
 	uint64_t opened_ms;

@@ -101,7 +101,6 @@ struct session {
 	bool is_ehlo_waiting;    /* EHLO was parsed; the sink says what to announce */
 	bool is_skipping;        /* the rest of an over-long line is dropped */
 	bool is_running;         /* session_run() is on the stack */
-	bool is_tls_logged;
 	bool is_ending;     /* the peer has said all that it has to say: answers are still due */
 	bool is_draining;   /* no further message is begun */
 	uint64_t drop_left; /* of a refused chunk: octets still to be read and thrown away */
@@ -110,7 +109,6 @@ struct session {
 	uint64_t errors;        /* protocol errors so far */
 	uint64_t opened_ms;
 	uint64_t message_count;
-	time_t now; /* wall clock at the last MAIL */
 
 	struct transaction transaction;
 	char id[SESSION_ID_BYTES];
