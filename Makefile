@@ -36,9 +36,9 @@ LDHARDEN_fuzz := -fsanitize=address,undefined
 DEFINES := -I. -D_GNU_SOURCE -DPOSTERN_VERSION='"$(VERSION)"'
 ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS) $(HARDEN_$(VARIANT)) $(DEFINES) $(CPPFLAGS) -pthread
 ALL_LDFLAGS = $(LDHARDEN_$(VARIANT)) -pthread $(LDFLAGS)
-LIBS := -lssl -lcrypto -luring -lconfuse
+LIBS := -lssl -lcrypto -luring -lconfuse -lidn2 -lunbound
 
-CORE_SRC := $(wildcard relay/base/*.c policy/*.c relay/net/*.c relay/smtp/*.c relay/mail/*.c) \
+CORE_SRC := $(wildcard relay/base/*.c policy/*.c relay/pki/*.c relay/net/*.c relay/smtp/*.c relay/mail/*.c) \
 	$(filter-out relay/main.c,$(wildcard relay/*.c))
 CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
@@ -118,10 +118,11 @@ tools unit-bins e2e-bins bench-bins fuzz-bins test-bins:
 
 # ---- what must be installed: Debian 12 or 13
 
-DEPS_BUILD := build-essential pkg-config liburing-dev libssl-dev libbpf-dev libconfuse-dev
+DEPS_BUILD := build-essential pkg-config liburing-dev libssl-dev libbpf-dev libconfuse-dev \
+	libidn2-dev libunbound-dev
 DEPS_TEST := libcmocka-dev openssl swaks libnet-ssleay-perl curl python3 python3-pytest mandoc \
 	shellcheck qemu-system-x86 busybox-static cpio kmod zstd xz-utils tcpdump iproute2 strace \
-	valgrind procps util-linux perl-base \
+	valgrind procps util-linux perl-base dnsmasq-base \
 	$(if $(filter x86_64,$(shell uname -m)),user-mode-linux)
 DEPS_LINT := clang clang-tidy clang-format libclang-rt-dev cppcheck shellcheck mandoc
 

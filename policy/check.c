@@ -108,7 +108,7 @@ static void check_send_tls(
 	if (connector->ignore_starttls && connector->implicit_tls)
 		config_mistake(config, config_line(config, s, "ignore-starttls"),
 			"ignore-starttls with implicit-tls, expected one of them");
-	if (connector->ignore_starttls && level != TLS_AUTH_NONE)
+	if (connector->ignore_starttls && level > TLS_AUTH_OPPORTUNISTIC)
 		config_mistake(config, config_line(config, s, "tls-auth-level"),
 			"tls-auth-level with ignore-starttls, expected ignore-starttls = no");
 	if (validates && !check_is_set(config, s, "trust-anchors"))

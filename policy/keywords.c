@@ -51,9 +51,17 @@ static const char *const newline_words[] = {
 static const char *const deliver_words[] = {[DELIVER_PROXY] = "proxy", NULL};
 static const char *const tls_auth_words[] = {
 	[TLS_AUTH_NONE] = "none",
+	[TLS_AUTH_OPPORTUNISTIC] = "opportunistic",
 	[TLS_AUTH_ENCRYPTION_ONLY] = "encryption-only",
 	[TLS_AUTH_CERTIFICATE_VALIDATION] = "certificate-validation",
 	[TLS_AUTH_DOMAIN_VALIDATION] = "domain-validation",
+	[TLS_AUTH_FINGERPRINT] = "fingerprint",
+	NULL,
+};
+static const char *const size_words[] = {
+	[SIZE_DISABLED] = "no",
+	[SIZE_ENABLED] = "yes",
+	[SIZE_WITHOUT_VALUE] = "without-value",
 	NULL,
 };
 static const char *const log_words[] = {[false] = "info", [true] = "debug", NULL};
@@ -113,7 +121,7 @@ static const struct keyword receive_rows[] = {
 		.unlimited = true},
 	{KEY("max-hop-count", TYPE_COUNT, "30"), FIELD(struct receive_connector, max_hop_count),
 		LIMITS(1, 500)},
-	{KEY("size", TYPE_BOOLEAN, "yes"), FIELD(struct receive_connector, size)},
+	{KEY("size", TYPE_WORD, "yes"), FIELD(struct receive_connector, size), .words = size_words},
 	{KEY("pipelining", TYPE_BOOLEAN, "yes"), FIELD(struct receive_connector, pipelining)},
 	{KEY("eight-bit-mime", TYPE_BOOLEAN, "yes"),
 		FIELD(struct receive_connector, eight_bit_mime)},
@@ -137,8 +145,8 @@ static const struct keyword send_rows[] = {
 	{KEY("source-address", TYPE_ADDRESS, NULL), FIELD(struct send_connector, source_address)},
 	{KEY("ignore-starttls", TYPE_BOOLEAN, "no"), FIELD(struct send_connector, ignore_starttls)},
 	{KEY("implicit-tls", TYPE_BOOLEAN, "no"), FIELD(struct send_connector, implicit_tls)},
-	{KEY("tls-auth-level", TYPE_WORD, "none"), FIELD(struct send_connector, tls_auth_level),
-		.words = tls_auth_words},
+	{KEY("tls-auth-level", TYPE_WORD, "opportunistic"),
+		FIELD(struct send_connector, tls_auth_level), .words = tls_auth_words},
 	{KEY("tls-domain", TYPE_NAME, NULL), FIELD(struct send_connector, tls_domain)},
 	{KEY("max-connections", TYPE_COUNT, "100"), FIELD(struct send_connector, max_connections),
 		LIMITS(1, 65535)},

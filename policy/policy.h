@@ -10,6 +10,7 @@
  * snapshot and live as long as it does.
  */
 
+#include "policy/range.h"
 #include "relay/base/assert.h"
 #include "relay/base/limits.h"
 #include <netinet/in.h>
@@ -26,12 +27,67 @@ struct address {
 	socklen_t len;
 };
 
-/* A certificate section: what we show, as server or as client. */
+/*
+ * What we show, as server or as client: a certificate section, or one of the folder
+ * certificate-store, which "posternctl cert" fills.
+ */
 struct certificate {
 	const char *name;
 	const char *chain; /* PEM file: leaf first, then intermediates */
 	const char *key;   /* PEM file, not encrypted */
-	unsigned line;     /* where it stands in the file, for messages */
+	unsigned line;     /* where it stands in the file, for messages; 0: of the store */
+	bool is_enabled;   /* for SMTP: may be chosen by fqdn; sections always are */
+};
+
+/* Length of a SHA-256 digest of a SubjectPublicKeyInfo. */
+#define PIN_BYTES 32
+
+struct pin {
+	uint8_t bytes[PIN_BYTES];
+};
+
+/* How certificates of a peer are checked for revocation. */
+enum revocation {
+	REVOCATION_OFF,    /* not at all */
+	REVOCATION_SOFT,   /* a list that cannot be had is forgiven, and counted */
+	REVOCATION_HARD,   /* a list that is published (distribution point) or configured must be
+			      had, and fresh; a certificate without either passes [default] */
+	REVOCATION_STRICT, /* each certificate of the chain must be covered by a fresh list */
+};
+
+/*
+ * A partner: an organisation with which mail passes only over sessions in which each side
+ * has proved its mail domain. Exchange's TLSSendDomainSecureList and
+ * TLSReceiveDomainSecureList are the domains of those with send-secure and receive-secure.
+ */
+struct partner {
+	const char *name;
+	unsigned line;
+	unsigned index;
+	const char **domains; /* A-labels, lower case; no wildcards: a subdomain is its own entry */
+	unsigned domain_count;
+	bool send_secure;               /* [yes] mail to the domains is secured or not sent */
+	bool receive_secure;            /* [yes] mail from them is secured or refused */
+	const char *trust_anchors;      /* PEM file; valid for this partner only; NULL: pins only */
+	const char **certificate_names; /* further names that prove it, "*." allowed in front */
+	unsigned certificate_name_count;
+	bool host_names;  /* [no] a host directly under a domain proves it */
+	bool common_name; /* [no] the CN counts where there is no dNSName */
+	/* Direct trust: without trust-anchors the key alone decides, whatever issuer, dates and
+	 * names; with them both must hold. Two pins for a rollover. */
+	struct pin *spki_pins;
+	unsigned spki_pin_count;
+	const char **crl_files; /* PEM or DER; read again when they change */
+	unsigned crl_file_count;
+	enum revocation revocation; /* [hard] */
+};
+
+/* One of our own servers, known by its key (Exchange: edge to hub, direct trust). */
+struct internal_server {
+	const char *name;
+	unsigned line;
+	struct pin *spki_pins;
+	unsigned spki_pin_count;
 };
 
 enum tls_mode {
@@ -73,12 +129,60 @@ struct tls_settings {
 	const char *ciphersuites;  /* OpenSSL list for TLS 1.3 */
 	unsigned session_tickets;  /* of a TLS 1.3 handshake, 0 to 4; 0 ends resumption too */
 	enum ktls_mode ktls;
+	const char **crl_files; /* for trust_anchors */
+	unsigned crl_file_count;
+	enum revocation revocation; /* [hard] */
+	struct pin *spki_pins;      /* the peer's key must be one of them; without trust_anchors
+				       that is all that is asked (direct trust) */
+	unsigned spki_pin_count;
+};
+
+/* A template: it sets the defaults of permission-groups, tls, domain-secure (EXCHANGE 2.2). */
+enum connector_type {
+	CONNECTOR_CUSTOM,   /* anonymous; tls none [default] */
+	CONNECTOR_INTERNET, /* anonymous; tls starttls */
+	CONNECTOR_INTERNAL, /* internal; tls starttls; client-certificate ask */
+	CONNECTOR_PARTNER,  /* partners; tls starttls; client-certificate ask; domain-secure */
+};
+
+/* Who may submit, a set of bits; words "anonymous", "partners", "internal". */
+enum permission {
+	PERMISSION_ANONYMOUS = 1, /* anybody */
+	PERMISSION_PARTNERS = 2,  /* who proved to be a partner, for its own domains */
+	PERMISSION_INTERNAL = 4,  /* our own servers: any sender, any recipient, org headers */
+};
+
+enum protocol_logging {
+	PROTOCOL_LOGGING_NONE,
+	PROTOCOL_LOGGING_VERBOSE,
+};
+
+enum rate_source {
+	RATE_SOURCE_NONE,       /* message-rate-limit is not in force */
+	RATE_SOURCE_IP_ADDRESS, /* for each source: an IPv4 address, an IPv6 /64 */
+};
+
+/* The SIZE keyword of our EHLO reply (RFC 1870). */
+enum size_mode {
+	SIZE_DISABLED,
+	SIZE_ENABLED,
+	SIZE_WITHOUT_VALUE,
 };
 
 struct receive_connector {
 	const char *name;
 	unsigned line;
-	struct address *bindings; /* address and port, "0.0.0.0:25", "[::]:25" */
+	unsigned index;
+	bool enabled;                      /* [yes] no: it is as if it were not there */
+	enum connector_type type;          /* [custom] */
+	struct ip_range *remote_ip_ranges; /* who is served here; none: everybody */
+	unsigned remote_ip_range_count;
+	unsigned permission_groups;    /* bits of enum permission */
+	bool external_authoritative;   /* [no] secured elsewhere: every session is internal */
+	bool domain_secure;            /* [no; yes for partner] listed domains are proved here */
+	bool allow_unsecured_partners; /* [no] without domain-secure: mail of listed domains is
+					  taken unproved (as Exchange does) */
+	struct address *bindings;      /* address and port, "0.0.0.0:25", "[::]:25" */
 	unsigned binding_count;
 	const char *fqdn;   /* banner, EHLO reply, Received; default: transport fqdn */
 	const char *banner; /* NULL: our own; else a whole line that starts with 220 */
@@ -88,51 +192,95 @@ struct receive_connector {
 	enum client_certificate client_certificate;
 	bool permanent_tls_refusals; /* 5xx instead of 4xx for failed certificate checks */
 	struct tls_settings tls_settings;
+	const char *tls_domain; /* client-certificate = require: a name that it must have, "*."
+				   allowed in front; NULL: any */
 
 	enum deliver_mode deliver;
-	const struct send_connector *send_connector; /* deliver = proxy: where to */
+	/* deliver = proxy: where to; NULL: by address space of the first recipient, and
+	 * recipients of one transaction that go elsewhere get 452 4.5.3 */
+	const struct send_connector *send_connector;
 
 	/* Limits; EXCHANGE 2.5, edge defaults in brackets. */
-	uint64_t connection_inactivity_timeout_ms; /* [1 min] */
-	uint64_t connection_timeout_ms;            /* whole life, [5 min] */
-	uint64_t max_inbound_connection;           /* [5000] */
-	uint64_t max_message_bytes;                /* max-message-size [36 MB = 37748736] */
-	uint64_t max_header_bytes;                 /* max-header-size [256 KB] */
-	uint64_t max_recipients_per_message;       /* [200] */
-	uint64_t max_protocol_errors;              /* [5], then 421 and close */
-	uint64_t max_hop_count;                    /* [30] Received fields */
+	uint64_t connection_inactivity_timeout_ms;  /* [1 min] */
+	uint64_t connection_timeout_ms;             /* whole life, [5 min] */
+	uint64_t max_inbound_connection;            /* [5000] */
+	uint64_t max_message_bytes;                 /* max-message-size [36 MB = 37748736] */
+	uint64_t max_header_bytes;                  /* max-header-size [256 KB] */
+	uint64_t max_recipients_per_message;        /* [200] */
+	uint64_t max_protocol_errors;               /* [5], then 421 and close */
+	uint64_t max_hop_count;                     /* [30] Received fields */
+	uint64_t max_local_hop_count;               /* [8] of these, by ourselves; 0: any */
+	uint64_t max_inbound_connection_per_source; /* [20] */
+	uint64_t max_inbound_connection_percentage_per_source; /* [2] of what is still free */
+	uint64_t message_rate_limit;          /* [600] messages a minute of one source */
+	enum rate_source message_rate_source; /* [ip-address] */
+	uint64_t tarpit_interval_ms;          /* [5 s] error replies to unproved peers wait */
+	bool require_ehlo_domain;             /* [no] HELO and EHLO need a domain or literal */
+	bool reject_reserved_top_level_recipient_domains;    /* [no] */
+	bool reject_reserved_second_level_recipient_domains; /* [no] */
+	bool reject_single_label_recipient_domains;          /* [no] */
+	bool long_addresses; /* [no] addresses of up to 1,860 bytes instead of 571 */
+	enum protocol_logging protocol_logging; /* [none] */
 
 	/* Announced keywords; each off switch removes it (and the next hop must have it too). */
-	bool size, pipelining, eight_bit_mime, smtputf8, chunking, binary_mime, dsn,
+	enum size_mode size; /* [yes] */
+	bool pipelining, eight_bit_mime, smtputf8, chunking, binary_mime, dsn,
 		enhanced_status_codes;
 
 	enum newline_policy bare_newline; /* bare CR or LF in a body [reject] */
 	enum newline_policy nul;          /* NUL in a body [reject] */
 };
 
+/* In order: who is above opportunistic gets TLS or nothing (EXCHANGE 3.3). */
 enum tls_auth_level {
-	TLS_AUTH_NONE,                   /* opportunistic: TLS when offered */
+	TLS_AUTH_NONE,                   /* never TLS */
+	TLS_AUTH_OPPORTUNISTIC,          /* TLS when offered, one retry in clear [default] */
 	TLS_AUTH_ENCRYPTION_ONLY,        /* TLS or nothing; certificate not judged */
-	TLS_AUTH_CERTIFICATE_VALIDATION, /* and the chain must be valid */
-	TLS_AUTH_DOMAIN_VALIDATION,      /* and its names must match tls-domain */
+	TLS_AUTH_CERTIFICATE_VALIDATION, /* and the chain must be valid, and not revoked */
+	TLS_AUTH_DOMAIN_VALIDATION,      /* and have tls-domain, or the recipient's domain */
+	TLS_AUTH_FINGERPRINT,            /* and its key be one of spki-pins; chain not judged */
+};
+
+/* "SMTP:contoso.com;1", "*.contoso.com;5", "*", "--" (accepted-domains). */
+struct address_space {
+	const char *domain;   /* without "*."; "" for "*" and "--" */
+	bool with_subdomains; /* "*.contoso.com": it and all below it */
+	bool is_any;          /* "*" */
+	bool is_accepted;     /* "--" */
+	unsigned cost;        /* 1 to 100 [1] */
 };
 
 struct send_connector {
 	const char *name;
 	unsigned line;
-	unsigned index;              /* 0.., for tables by send connector */
-	struct address *smart_hosts; /* every address of every smart host, in order of preference */
+	unsigned index;                       /* 0.., for tables by send connector */
+	bool enabled;                         /* [yes] */
+	struct address_space *address_spaces; /* none: chosen by send-connector only */
+	unsigned address_space_count;
+	/* Every address of every smart host, in order of preference; none: by DNS (MX). */
+	struct address *smart_hosts;
 	const char **smart_host_names; /* smart_host_names[i]: the configured text behind
 					  smart_hosts[i] */
 	unsigned smart_host_count;
 	const char *fqdn;              /* our name in EHLO; default: transport fqdn */
 	struct address source_address; /* len 0: any */
 
+	uint64_t port;        /* [25] of hosts found by DNS */
+	bool force_helo;      /* [no] HELO instead of EHLO, so no TLS either */
 	bool ignore_starttls; /* never TLS */
 	bool implicit_tls;    /* TLS from the first byte */
 	enum tls_auth_level tls_auth_level;
-	const char *tls_domain; /* name to find in the certificate: domain-validation */
+	/* domain-validation: the name to find in the certificate, "*." allowed in front; NULL:
+	 * the recipient's domain, by the rules of names.h; needed with smart-hosts */
+	const char *tls_domain;
 	struct tls_settings tls_settings;
+	bool domain_secure;            /* [no] mail to listed domains is secured here */
+	bool allow_unsecured_partners; /* [no] without domain-secure: mail to listed domains is
+					  sent as to any other (as Exchange does) */
+	bool frontend_proxy;           /* [no] the smart host is a front end that speaks for us */
+	bool trusted_next_hop; /* [no] an inside server: gets Exchange's stamps and org headers */
+	uint64_t max_message_bytes;             /* max-message-size [36 MB] */
+	enum protocol_logging protocol_logging; /* [none] */
 
 	/* The pool of next-hop sessions, for each worker. */
 	uint64_t max_connections;             /* [100] at a time */
@@ -156,6 +304,25 @@ struct policy {
 				      s] */
 	bool log_debug;            /* log-level = debug; default info */
 
+	const char **accepted_domains; /* ours; A-labels, "*." in front for subdomains too; none:
+					  the next hop decides whom it takes mail for */
+	unsigned accepted_domain_count;
+	const char *certificate_store;         /* folder of "posternctl cert"; NULL: none */
+	uint64_t certificate_expiry_warning_s; /* certificate-expiry-warning [30 d] before it */
+	const char *crl_cache;         /* folder, keeps fetched lists over a restart; NULL: none */
+	uint64_t crl_fetch_timeout_ms; /* [10 s] of one fetch; a session waits at most so long */
+	uint64_t crl_refresh_interval_ms; /* [1 h] how often a list is fetched again at the least */
+	const char **dns_servers;         /* "192.0.2.53", "[::1]:5353"; none: /etc/resolv.conf */
+	unsigned dns_server_count;
+	const char *protocol_log_folder;           /* NULL: no protocol log is kept */
+	uint64_t protocol_log_max_file_bytes;      /* protocol-log-max-file-size [10 MB] */
+	uint64_t protocol_log_max_directory_bytes; /* protocol-log-max-directory-size [250 MB] */
+	uint64_t protocol_log_max_age_ms;          /* protocol-log-max-age [30 d] */
+
+	struct partner *partners;
+	unsigned partner_count;
+	struct internal_server *internal_servers;
+	unsigned internal_server_count;
 	struct certificate *certificates;
 	unsigned certificate_count;
 	struct receive_connector *receive_connectors;

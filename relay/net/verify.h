@@ -9,28 +9,12 @@
  * that says why. A verdict is one of Exchange's status words.
  */
 
+#include "policy/verdict.h"
 #include "relay/base/assert.h"
 #include <stdbool.h>
 #include <stddef.h>
 
 struct ssl_st;
-
-enum verdict {
-	VERDICT_NOT_ASKED, /* no certificate was asked for */
-	VERDICT_EMPTY,     /* asked for, and none came */
-	VERDICT_VALID,
-	VERDICT_UNTRUSTED_ROOT, /* the chain ends in none of our anchors, or is incomplete */
-	VERDICT_EXPIRED,
-	VERDICT_NOT_YET_VALID,
-	VERDICT_REVOKED,
-	VERDICT_REVOCATION_UNKNOWN,
-	VERDICT_BAD_USAGE, /* key usage or purpose does not fit */
-	VERDICT_WEAK_KEY,
-	VERDICT_SIGNATURE_FAILURE,
-	VERDICT_SUBJECT_MISMATCH, /* valid, but of another name */
-	VERDICT_INVALID,          /* anything else */
-	VERDICT_COUNT,
-};
 
 #define PEER_SUBJECT_BYTES 256
 #define PEER_SPKI_BYTES 65
@@ -45,9 +29,6 @@ struct tls_facts {
 	char subject[PEER_SUBJECT_BYTES];  /* RFC 2253 form, "" if there is no certificate */
 	char spki_sha256[PEER_SPKI_BYTES]; /* of its SubjectPublicKeyInfo, in hex */
 };
-
-/* The status word, "Valid", "EmptyCertificate", "UntrustedRoot"... */
-const char *verdict_word(enum verdict verdict);
 
 /*
  * Reads a completed handshake. is_asked: did this side ask for the peer's

@@ -150,7 +150,7 @@ static void client_begin_tls(struct client *client)
 
 static bool client_needs_tls(const struct client *client)
 {
-	return client->connector->tls_auth_level != TLS_AUTH_NONE;
+	return client->connector->tls_auth_level > TLS_AUTH_OPPORTUNISTIC;
 }
 
 /* EHLO was answered 250: TLS first if there is to be any, then it is usable. */
@@ -298,10 +298,12 @@ static bool client_accepts(const struct client *client)
 
 	switch (client->connector->tls_auth_level) {
 	case TLS_AUTH_NONE:
+	case TLS_AUTH_OPPORTUNISTIC:
 	case TLS_AUTH_ENCRYPTION_ONLY:
 		return true;
 	case TLS_AUTH_CERTIFICATE_VALIDATION:
 	case TLS_AUTH_DOMAIN_VALIDATION:
+	case TLS_AUTH_FINGERPRINT:
 		return verdict == VERDICT_VALID;
 	}
 	UNREACHABLE();

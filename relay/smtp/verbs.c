@@ -19,7 +19,7 @@ static unsigned connector_keywords(const struct receive_connector *connector)
 {
 	unsigned keywords = 0;
 
-	keywords |= connector->size ? EHLO_SIZE : 0;
+	keywords |= connector->size != SIZE_DISABLED ? EHLO_SIZE : 0;
 	keywords |= connector->pipelining ? EHLO_PIPELINING : 0;
 	keywords |= connector->eight_bit_mime ? EHLO_8BITMIME : 0;
 	keywords |= connector->smtputf8 ? EHLO_SMTPUTF8 : 0;

@@ -73,7 +73,8 @@ static void test_receive_defaults(void **state)
 	assert_int_equal(in->max_recipients_per_message, 200);
 	assert_int_equal(in->max_protocol_errors, 5);
 	assert_int_equal(in->max_hop_count, 30);
-	assert_true(in->size && in->pipelining && in->eight_bit_mime && in->smtputf8);
+	assert_true(
+		in->size == SIZE_ENABLED && in->pipelining && in->eight_bit_mime && in->smtputf8);
 	assert_true(in->chunking && in->binary_mime && in->dsn && in->enhanced_status_codes);
 	assert_int_equal(in->bare_newline, NEWLINE_REJECT);
 	assert_int_equal(in->nul, NEWLINE_REJECT);
@@ -100,7 +101,7 @@ static void test_send_defaults(void **state)
 	assert_string_equal(out->fqdn, policy->fqdn);
 	assert_int_equal(out->source_address.len, 0);
 	assert_false(out->ignore_starttls || out->implicit_tls);
-	assert_int_equal(out->tls_auth_level, TLS_AUTH_NONE);
+	assert_int_equal(out->tls_auth_level, TLS_AUTH_OPPORTUNISTIC);
 	assert_null(out->tls_domain);
 	check_tls_defaults(&out->tls_settings);
 	assert_int_equal(out->max_connections, 100);
@@ -178,7 +179,8 @@ static void test_every_transport_and_receive_keyword(void **state)
 	assert_int_equal(in->max_recipients_per_message, 1);
 	assert_true(in->max_protocol_errors == POLICY_UNLIMITED);
 	assert_int_equal(in->max_hop_count, 500);
-	assert_false(in->size || in->pipelining || in->eight_bit_mime || in->smtputf8);
+	assert_false(
+		in->size != SIZE_DISABLED || in->pipelining || in->eight_bit_mime || in->smtputf8);
 	/* binary-mime was not set and follows chunking. */
 	assert_false(in->chunking || in->binary_mime || in->dsn || in->enhanced_status_codes);
 	assert_int_equal(in->bare_newline, NEWLINE_ALLOW);

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * firewall.h: the header firewall (EXCHANGE 10, 4.6): takes header fields of given classes
+ * out of a message as it passes; all else goes through byte for byte.
+ *
+ * Pure and incremental: any split of the input gives the same output. A field goes with
+ * its folded lines. Its name is compared without regard to case, up to the colon; blanks before
+ * the colon (obsolete syntax, RFC 5322 4.5) do not hide it. Up to FIREWALL_HELD_MAX bytes are held
+ * back until a field's name is known; nothing else is copied.
+ *
+ *   LINE_START --name known--> PASS or DROP --CR LF + next byte--> LINE_START ... empty line: BODY
+ */
+
+#include "relay/base/assert.h"
+#include "relay/base/span.h"
+
+/* What is taken out; a set of bits. */
+enum firewall_class {
+	FIREWALL_ORGANIZATION = 1, /* X-MS-Exchange-Organization-*, X-MS-Exchange-Forest-* */
+	FIREWALL_STAMP = 2,        /* our own: X-Postern-*; and Authentication-Results fields
+				      whose authserv-id is ours (RFC 8601 5) */
+};
+
+#define FIREWALL_HELD_MAX 512
+
+struct firewall {
+	unsigned classes;
+	const char *authserv_id; /* ours, compared without regard to case */
+	unsigned removed;        /* fields taken out so far */
+	bool is_done;            /* the empty line has passed: the rest is body */
+	/* private */
+	uint8_t state;
+	uint16_t held_len;
+	uint8_t held[FIREWALL_HELD_MAX];
+};
+
+void firewall_init(struct firewall *firewall, unsigned classes, const char *authserv_id);
+
+/*
+ * Looks at the next piece: from in->data on, *in is advanced past what was looked at, and what is
+ * to be passed on now is returned: a part of the input, or of firewall->held (valid until the
+ * next call), maybe empty. Call until in->len is 0.
+ */
+struct span firewall_next(struct firewall *firewall, struct span *in);
+
+/* The message is over: what is still held (a message that ends in its header), maybe empty. */
+struct span firewall_end(struct firewall *firewall);
