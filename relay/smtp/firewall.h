@@ -10,7 +10,12 @@
  * the colon (obsolete syntax, RFC 5322 4.5) do not hide it. Up to FIREWALL_HELD_MAX bytes are held
  * back until a field's name is known; nothing else is copied.
  *
- *   LINE_START --name known--> PASS or DROP --CR LF + next byte--> LINE_START ... empty line: BODY
+ *   START --name known--> PASS or DROP --line end, next byte no blank--> START ... empty line: BODY
+ *
+ * Two servers may not agree on whether a bare CR or LF ends a line, so a field is looked for behind
+ * each of them; but only CR LF CR LF, as it leaves here, ends the header, since all agree on that.
+ * A line that begins with one of the prefixes and has no colon is no field, and passes. What
+ * cannot be judged within FIREWALL_HELD_MAX bytes is taken out.
  */
 
 #include "relay/base/assert.h"
@@ -32,6 +37,13 @@ struct firewall {
 	bool is_done;            /* the empty line has passed: the rest is body */
 	/* private */
 	uint8_t state;
+	uint8_t alive; /* names that the bytes so far may become; bits */
+	uint8_t tail;  /* how much of CR LF CR LF has been passed on last, candidate included */
+	uint8_t tail_saved; /* the same, without the candidate */
+	bool after_cr;      /* at the start of a line: the byte before was a CR */
+	bool is_escaped;    /* the byte before was a backslash */
+	uint16_t matched;   /* bytes of the name, or of the authserv-id, that fit so far */
+	uint16_t depth;     /* of comments */
 	uint16_t held_len;
 	uint8_t held[FIREWALL_HELD_MAX];
 };
