@@ -76,7 +76,7 @@ static void body_begin(struct session *session, enum session_state state)
 
 	session_enter(session, state);
 	dot_reader_init(&session->transaction.dot);
-	header_scan_init(&session->transaction.header);
+	header_scan_init(&session->transaction.header, session->connector->fqdn);
 	/* Every command was answered, so nothing is gathered in the sink: a field finds room. */
 	ASSERT(session->sink->ops->room(session->sink) >= len);
 	session->sink->ops->body(session->sink, span_make(received, len));

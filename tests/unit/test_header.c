@@ -31,12 +31,12 @@ static void header_check_splits(const struct header_case *row)
 	struct header_scan scan;
 
 	for (size_t cut = 0; cut <= in.len; cut++) {
-		header_scan_init(&scan);
+		header_scan_init(&scan, "edge.test");
 		header_scan(&scan, span_head(in, cut));
 		header_scan(&scan, span_skip(in, cut));
 		header_check(&scan, row, "cut at", cut);
 	}
-	header_scan_init(&scan);
+	header_scan_init(&scan, "edge.test");
 	for (size_t at = 0; at < in.len; at++)
 		header_scan(&scan, span_head(span_skip(in, at), 1));
 	header_check(&scan, row, "bytes", 0);
@@ -81,12 +81,70 @@ static void test_header_scan(void **state)
 		header_check_splits(&cases[i]);
 }
 
+struct local_case {
+	const char *name;
+	const char *in;
+	unsigned want;
+};
+
+static void header_check_local(const struct local_case *row)
+{
+	struct span in = span_of(row->in);
+	struct header_scan scan;
+
+	for (size_t cut = 0; cut <= in.len; cut++) {
+		header_scan_init(&scan, "edge.test");
+		header_scan(&scan, span_head(in, cut));
+		header_scan(&scan, span_skip(in, cut));
+		if (scan.local_count != row->want)
+			fail_msg("%s, cut at %zu: %u", row->name, cut, scan.local_count);
+	}
+	header_scan_init(&scan, NULL);
+	header_scan(&scan, in);
+	assert_int_equal(scan.local_count, 0);
+}
+
+/* EXCHANGE 2.5, MaxLocalHopCount: which Received fields are our own. */
+static void test_header_local_hops(void **state)
+{
+	static const struct local_case cases[] = {
+		{"ours", "Received: from a\r\n\tby edge.test (Postern) with SMTP;\r\n\tdate\r\n",
+			1},
+		{"any case", "RECEIVED: FROM a BY Edge.TEST; date\r\n\r\n", 1},
+		{"on one line", "Received:by edge.test;\r\n", 1},
+		{"two", "Received: by edge.test;\r\nA: b\r\nReceived: by\r\n edge.test\r\n a\r\n",
+			2},
+		{"a comment between", "Received: by (x (y)) edge.test(z)\r\n\r\n", 1},
+		{"once a field", "Received: by edge.test by edge.test ;\r\n", 1},
+		{"a peer that calls itself by", "Received: from by by edge.test ;\r\n", 1},
+		{"by another", "Received: from edge.test by mx.test;\r\n", 0},
+		{"a longer name", "Received: by edge.test.example; a\r\n", 0},
+		{"a shorter name", "Received: by edge.tes; a\r\n", 0},
+		{"a longer by", "Received: bye edge.test;\r\nReceived: b edge.test;\r\n", 0},
+		{"a word between", "Received: by the edge.test;\r\n", 0},
+		{"in a comment", "Received: from a (by edge.test; \\) by edge.test)\r\n b\r\n", 0},
+		{"in quotes", "Received: from \" by edge.test ; \\\" by edge.test \"\r\n b\r\n", 0},
+		{"quotes between", "Received: by \"\" edge.test ;\r\n", 0},
+		{"another field", "X-Received: by edge.test ;\r\nA: b\r\n by edge.test\r\n", 0},
+		{"an open comment ends with its field",
+			"Received: (\r\nReceived: by edge.test;\r\n", 1},
+		{"an escaped line end", "Received: (\\\r\n ) by edge.test;\r\n", 1},
+		{"a bare CR parts words", "Received: by\redge.test\r;\r\n", 1},
+		{"in the body", "A: b\r\n\r\nReceived: by edge.test;\r\n", 0},
+		{"unfinished", "Received: by edge.test", 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++)
+		header_check_local(&cases[i]);
+}
+
 static void test_header_done(void **state)
 {
 	struct header_scan scan;
 
 	(void)state;
-	header_scan_init(&scan);
+	header_scan_init(&scan, "edge.test");
 	header_scan(&scan, span_of("A: b\r\n\r\n"));
 	header_scan(&scan, span_of("Received: c\r\n"));
 	header_scan(&scan, span_make(NULL, 0));
@@ -99,6 +157,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_header_scan),
+		cmocka_unit_test(test_header_local_hops),
 		cmocka_unit_test(test_header_done),
 	};
 
