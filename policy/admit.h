@@ -25,8 +25,9 @@ struct admit_peer {
 	bool is_tls;
 	bool has_certificate;
 	struct certificate_names names;
-	const uint8_t *spki;            /* SHA-256 of its public key; NULL without certificate */
-	enum verdict connector_verdict; /* for the connector's own anchors, names and pins */
+	const uint8_t *spki; /* SHA-256 of its public key; NULL without certificate */
+	/* For the connector's own anchors, names and pins; VERDICT_NOT_ASKED: not known yet. */
+	enum verdict connector_verdict;
 	/*
 	 * Is its chain valid for the partner (anchors, dates, usage, strength, revocation; not
 	 * names, not pins)? May say VERDICT_NOT_ASKED for "not known yet: a revocation list is
@@ -63,7 +64,7 @@ struct admission {
 	enum admit_status status;
 	enum role role;
 	const struct partner *partner; /* ROLE_PARTNER: who; refusals: whose listed domain */
-	const char *domain;            /* ROLE_PARTNER: the proved domain, of the snapshot */
+	const char *domain;            /* ROLE_PARTNER: the proved one; refusals: the listed one */
 	enum verdict verdict;
 	enum name_match match;
 };

@@ -40,6 +40,7 @@ struct config_scan {
 	size_t at;
 	unsigned line;
 	unsigned depth;          /* of braces */
+	size_t list_at;          /* behind the "{" of the list that is open; 0: none is */
 	unsigned *section_lines; /* where each "{" of depth 0 stands */
 	unsigned section_count;
 };
@@ -147,12 +148,35 @@ static void scan_string(struct config_scan *scan)
 		"the string is not closed, expected %c on the same line", quote);
 }
 
-/* Counts the braces and remembers where sections open. */
+/* Whether the "{" at the cursor opens a list: "=" stands before it. */
+static bool scan_is_list(const struct config_scan *scan)
+{
+	size_t at = scan->at;
+
+	while (at > 0 && isspace((unsigned char)scan->text[at - 1]))
+		at--;
+	return at > 0 && scan->text[at - 1] == '=';
+}
+
+/*
+ * Counts the braces and remembers where sections open. libconfuse takes "= {}" for a keyword
+ * that is not there, so that a list of remote addresses that has lost its last one would mean
+ * everybody.
+ */
 static void scan_brace(struct config_scan *scan)
 {
 	unsigned *lines = NULL;
 
+	if (scan->text[scan->at] == '{')
+		scan->list_at = scan_is_list(scan) ? scan->at + 1 : 0;
 	if (scan->text[scan->at++] == '}') {
+		const char *inside = scan->text + scan->list_at;
+
+		if (scan->list_at > 0 &&
+			inside + strspn(inside, " \t\r\n") == scan->text + scan->at - 1)
+			config_mistake(scan->config, scan->line,
+				"the list is empty, expected a value or no such keyword");
+		scan->list_at = 0;
 		if (scan->depth == 0)
 			config_mistake(scan->config, scan->line,
 				"\"}\" closes nothing, expected a section before it");
@@ -224,7 +248,8 @@ static void config_mistake_unknown(
 	if (kind == SECTION_NONE) {
 		config_mistake(config, line,
 			"unknown word \"%s\" outside of a section, expected transport, "
-			"certificate, receive-connector or send-connector",
+			"certificate, receive-connector, send-connector, partner or "
+			"internal-server",
 			name);
 		return;
 	}
@@ -411,7 +436,7 @@ static void config_forget(struct config *config)
 /* One parse from the start of the text. */
 static int config_parse_once(struct config_parse *parse)
 {
-	enum { OPTIONS_MAX = 64 + UNKNOWN_MAX };
+	enum { OPTIONS_MAX = 128 + UNKNOWN_MAX };
 	cfg_opt_t *options =
 		calloc((SECTION_KIND_COUNT + 1) * (size_t)OPTIONS_MAX, sizeof(*options));
 	FILE *stream = fmemopen(parse->scan->text, parse->scan->len, "r");

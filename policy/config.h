@@ -6,8 +6,8 @@
  *
  *   config.c    the file, through libconfuse, as sections of (keyword, text, line)
  *   keywords.c  the table of all keywords: type, default, limits, field of policy.h
- *   value.c     one text into one field, as its keyword's type says
- *   check.c     what only shows when the whole is known: references, contradictions
+ *   value*.c    one text into one field, as its keyword's type says
+ *   check*.c    what only shows when the whole is known: references, contradictions
  *
  * Everything here runs at start-up or for --check, never on a worker: it
  * allocates, resolves names and reads files. No step stops at the first
@@ -24,6 +24,8 @@ enum section_kind {
 	SECTION_CERTIFICATE,
 	SECTION_RECEIVE,
 	SECTION_SEND,
+	SECTION_PARTNER,
+	SECTION_INTERNAL,
 	SECTION_KIND_COUNT,
 	SECTION_NONE = SECTION_KIND_COUNT, /* outside of all sections */
 };
@@ -57,7 +59,7 @@ struct config_message {
 /* A binding and who holds it, to find the one that takes it again. */
 struct config_binding {
 	struct address address;
-	const char *connector;
+	const struct receive_connector *connector;
 	unsigned line;
 };
 
@@ -100,14 +102,24 @@ enum keyword_type {
 	TYPE_SIZE,    /* "36MB", "256KB", bytes */
 	TYPE_TIME,    /* "30s", "500ms", "00:05:00" */
 	TYPE_TEXT,
-	TYPE_NAME, /* a host name */
-	TYPE_FILE, /* must be there and readable */
+	TYPE_NAME,   /* a host name */
+	TYPE_DOMAIN, /* a mail domain or host name, normalized */
+	TYPE_FILE,   /* must be there and readable */
+	TYPE_FOLDER, /* must be there */
 	TYPE_CERTIFICATE,
 	TYPE_CONNECTOR, /* a send connector */
 	TYPE_ADDRESS,   /* without a port */
-	TYPE_BINDINGS,  /* list of address and port */
-	TYPE_HOSTS,     /* list of host names and addresses, port 25 if none is given */
-	TYPE_WORDS,     /* list of texts */
+	/* Lists: */
+	TYPE_BINDINGS, /* address and port */
+	TYPE_HOSTS,    /* host names and addresses, port 25 if none is given */
+	TYPE_WORDS,    /* texts */
+	TYPE_SET,      /* some of keyword.words; the field takes bit 0 for the first, and so on */
+	TYPE_RANGES,   /* of IP addresses */
+	TYPE_DOMAINS,
+	TYPE_FILES,
+	TYPE_PINS,    /* SHA-256 of a public key */
+	TYPE_SPACES,  /* address spaces with their costs */
+	TYPE_SERVERS, /* addresses of DNS servers, with a port or not */
 };
 
 /* One keyword; see keywords.c. */
@@ -115,11 +127,17 @@ struct keyword {
 	const char *name;
 	enum keyword_type type;
 	const char *preset; /* the default, as it would be written; NULL: none */
-	size_t offset;      /* of the field, from the start of the section's struct */
-	size_t bytes;       /* of the field */
+	/* The defaults by enum connector_type, in place of preset; "type" must be loaded before. */
+	const char *const *templates;
+	size_t offset;       /* of the field, from the start of the section's struct */
+	size_t bytes;        /* of the field */
+	size_t count_offset; /* lists: of the number of elements */
 	const char *const *words;
 	uint64_t min, max; /* of COUNT, SIZE and TIME, both allowed; max also of TEXT, in bytes */
+	uint64_t unit;     /* TIME: what the field counts, in ms; 0: ms */
 	bool unlimited;    /* the word "unlimited" is allowed */
+	bool wildcard;     /* DOMAIN, DOMAINS: "*." is allowed in front */
+	bool may_be_made;  /* FOLDER: the relay makes it when it is missing */
 	bool required;
 };
 
@@ -175,6 +193,12 @@ NODISCARD int config_grow(struct config *config, void **array, unsigned count, s
  */
 void value_load(
 	struct config *config, unsigned section, const struct keyword *keyword, void *object);
+
+/*
+ * Makes the array of certificates, with room for those of the sections (certificate_count),
+ * and puts those of the folder certificate-store behind them. line: of that keyword.
+ */
+void store_load(struct config *config, unsigned line);
 
 /* Everything that takes more than one keyword to see; adds its messages. */
 void check_policy(struct config *config);

@@ -12,12 +12,17 @@
 #define FIELD(type, member) .offset = offsetof(type, member), .bytes = sizeof(((type *)0)->member)
 /* A field that is a pointer to a struct, or, for lists, to an array of them. */
 #define POINTER(type, member) .offset = offsetof(type, member), .bytes = sizeof(void *)
+#define LIST(type, member, number)                                 \
+	.offset = offsetof(type, member), .bytes = sizeof(void *), \
+	.count_offset = offsetof(type, number)
 #define LIMITS(low, high) .min = (low), .max = (high)
 
 #define KB ((uint64_t)1024)
 #define GB ((uint64_t)1024 * 1024 * 1024)
+#define TB (1024 * GB)
 #define SECOND ((uint64_t)1000)
-#define HOUR (3600 * SECOND)
+#define MINUTE (60 * SECOND)
+#define HOUR (60 * MINUTE)
 #define DAY (24 * HOUR)
 
 /* The largest number that Exchange takes for a count. */
@@ -64,8 +69,60 @@ static const char *const size_words[] = {
 	[SIZE_WITHOUT_VALUE] = "without-value",
 	NULL,
 };
+static const char *const type_words[] = {
+	[CONNECTOR_CUSTOM] = "custom",
+	[CONNECTOR_INTERNET] = "internet",
+	[CONNECTOR_INTERNAL] = "internal",
+	[CONNECTOR_PARTNER] = "partner",
+	NULL,
+};
+/* In the order of the bits of enum permission. */
+static const char *const permission_words[] = {"anonymous", "partners", "internal", NULL};
+static const char *const revocation_words[] = {
+	[REVOCATION_OFF] = "off",
+	[REVOCATION_SOFT] = "soft",
+	[REVOCATION_HARD] = "hard",
+	[REVOCATION_STRICT] = "strict",
+	NULL,
+};
+static const char *const rate_words[] = {
+	[RATE_SOURCE_NONE] = "none",
+	[RATE_SOURCE_IP_ADDRESS] = "ip-address",
+	NULL,
+};
+static const char *const protocol_words[] = {
+	[PROTOCOL_LOGGING_NONE] = "none",
+	[PROTOCOL_LOGGING_VERBOSE] = "verbose",
+	NULL,
+};
 static const char *const log_words[] = {[false] = "info", [true] = "debug", NULL};
 static const char *const version_words[] = {"TLSv1.2", "TLSv1.3", NULL};
+
+/* What the types of receive connectors set (EXCHANGE 2.2); the first is also .preset below. */
+static const char *const template_permissions[] = {
+	[CONNECTOR_CUSTOM] = "anonymous",
+	[CONNECTOR_INTERNET] = "anonymous",
+	[CONNECTOR_INTERNAL] = "internal",
+	[CONNECTOR_PARTNER] = "partners",
+};
+static const char *const template_tls[] = {
+	[CONNECTOR_CUSTOM] = "none",
+	[CONNECTOR_INTERNET] = "starttls",
+	[CONNECTOR_INTERNAL] = "starttls",
+	[CONNECTOR_PARTNER] = "starttls",
+};
+static const char *const template_certificate[] = {
+	[CONNECTOR_CUSTOM] = "none",
+	[CONNECTOR_INTERNET] = "none",
+	[CONNECTOR_INTERNAL] = "ask",
+	[CONNECTOR_PARTNER] = "ask",
+};
+static const char *const template_secure[] = {
+	[CONNECTOR_CUSTOM] = "no",
+	[CONNECTOR_INTERNET] = "no",
+	[CONNECTOR_INTERNAL] = "no",
+	[CONNECTOR_PARTNER] = "yes",
+};
 
 static const struct keyword transport_rows[] = {
 	{KEY("fqdn", TYPE_NAME, NULL), FIELD(struct policy, fqdn)},
@@ -73,10 +130,32 @@ static const struct keyword transport_rows[] = {
 	{KEY("max-sessions", TYPE_COUNT, "5000"), FIELD(struct policy, max_sessions),
 		LIMITS(1, 15000)},
 	{KEY("user", TYPE_TEXT, NULL), FIELD(struct policy, user), LIMITS(1, 32)},
-	{KEY("io-uring-disable", TYPE_WORDS, NULL), POINTER(struct policy, io_uring_disable)},
+	{KEY("io-uring-disable", TYPE_WORDS, NULL),
+		LIST(struct policy, io_uring_disable, io_uring_disable_count)},
 	{KEY("drain-timeout", TYPE_TIME, "30s"), FIELD(struct policy, drain_timeout_ms),
 		LIMITS(0, HOUR)},
 	{KEY("log-level", TYPE_WORD, "info"), FIELD(struct policy, log_debug), .words = log_words},
+	{KEY("accepted-domains", TYPE_DOMAINS, NULL),
+		LIST(struct policy, accepted_domains, accepted_domain_count), .wildcard = true},
+	{KEY("certificate-store", TYPE_FOLDER, NULL), FIELD(struct policy, certificate_store)},
+	{KEY("certificate-expiry-warning", TYPE_TIME, "30d"),
+		FIELD(struct policy, certificate_expiry_warning_s), LIMITS(0, 365 * DAY),
+		.unit = SECOND},
+	{KEY("crl-cache", TYPE_FOLDER, NULL), FIELD(struct policy, crl_cache)},
+	{KEY("crl-fetch-timeout", TYPE_TIME, "10s"), FIELD(struct policy, crl_fetch_timeout_ms),
+		LIMITS(100, 5 * MINUTE)},
+	{KEY("crl-refresh-interval", TYPE_TIME, "1h"),
+		FIELD(struct policy, crl_refresh_interval_ms), LIMITS(SECOND, 7 * DAY)},
+	{KEY("dns-servers", TYPE_SERVERS, NULL),
+		LIST(struct policy, dns_servers, dns_server_count)},
+	{KEY("protocol-log-folder", TYPE_FOLDER, NULL), FIELD(struct policy, protocol_log_folder),
+		.may_be_made = true},
+	{KEY("protocol-log-max-file-size", TYPE_SIZE, "10MB"),
+		FIELD(struct policy, protocol_log_max_file_bytes), LIMITS(4 * KB, 2 * GB)},
+	{KEY("protocol-log-max-directory-size", TYPE_SIZE, "250MB"),
+		FIELD(struct policy, protocol_log_max_directory_bytes), LIMITS(4 * KB, TB)},
+	{KEY("protocol-log-max-age", TYPE_TIME, "30d"),
+		FIELD(struct policy, protocol_log_max_age_ms), LIMITS(HOUR, 3650 * DAY)},
 };
 
 static const struct keyword certificate_rows[] = {
@@ -86,16 +165,34 @@ static const struct keyword certificate_rows[] = {
 
 /* Defaults and limits of receive connectors: EXCHANGE.md 2.5, the edge column. */
 static const struct keyword receive_rows[] = {
+	/* The first, since others take their defaults from it. */
+	{KEY("type", TYPE_WORD, "custom"), FIELD(struct receive_connector, type),
+		.words = type_words},
+	{KEY("enabled", TYPE_BOOLEAN, "yes"), FIELD(struct receive_connector, enabled)},
 	{KEY("bindings", TYPE_BINDINGS, NULL), POINTER(struct receive_connector, bindings),
 		.required = true},
+	{KEY("remote-ip-ranges", TYPE_RANGES, NULL),
+		LIST(struct receive_connector, remote_ip_ranges, remote_ip_range_count)},
+	{KEY("permission-groups", TYPE_SET, "anonymous"),
+		FIELD(struct receive_connector, permission_groups), .words = permission_words,
+		.templates = template_permissions},
+	{KEY("external-authoritative", TYPE_BOOLEAN, "no"),
+		FIELD(struct receive_connector, external_authoritative)},
+	{KEY("domain-secure", TYPE_BOOLEAN, "no"), FIELD(struct receive_connector, domain_secure),
+		.templates = template_secure},
+	{KEY("allow-unsecured-partners", TYPE_BOOLEAN, "no"),
+		FIELD(struct receive_connector, allow_unsecured_partners)},
 	{KEY("fqdn", TYPE_NAME, NULL), FIELD(struct receive_connector, fqdn)},
 	/* RFC 5321 4.5.3.1.5: a reply line has 512 bytes with its CR LF. */
 	{KEY("banner", TYPE_TEXT, NULL), FIELD(struct receive_connector, banner), LIMITS(4, 510)},
-	{KEY("tls", TYPE_WORD, "none"), FIELD(struct receive_connector, tls), .words = tls_words},
+	{KEY("tls", TYPE_WORD, "none"), FIELD(struct receive_connector, tls), .words = tls_words,
+		.templates = template_tls},
 	{KEY("require-tls", TYPE_BOOLEAN, "no"), FIELD(struct receive_connector, require_tls)},
 	{KEY("client-certificate", TYPE_WORD, "none"),
 		FIELD(struct receive_connector, client_certificate),
-		.words = client_certificate_words},
+		.words = client_certificate_words, .templates = template_certificate},
+	{KEY("tls-domain", TYPE_DOMAIN, NULL), FIELD(struct receive_connector, tls_domain),
+		.wildcard = true},
 	{KEY("permanent-tls-refusals", TYPE_BOOLEAN, "no"),
 		FIELD(struct receive_connector, permanent_tls_refusals)},
 	{KEY("deliver", TYPE_WORD, "proxy"), FIELD(struct receive_connector, deliver),
@@ -121,6 +218,33 @@ static const struct keyword receive_rows[] = {
 		.unlimited = true},
 	{KEY("max-hop-count", TYPE_COUNT, "30"), FIELD(struct receive_connector, max_hop_count),
 		LIMITS(1, 500)},
+	{KEY("max-local-hop-count", TYPE_COUNT, "8"),
+		FIELD(struct receive_connector, max_local_hop_count), LIMITS(0, 50)},
+	{KEY("max-inbound-connection-per-source", TYPE_COUNT, "20"),
+		FIELD(struct receive_connector, max_inbound_connection_per_source),
+		LIMITS(1, COUNT_MAX), .unlimited = true},
+	{KEY("max-inbound-connection-percentage-per-source", TYPE_COUNT, "2"),
+		FIELD(struct receive_connector, max_inbound_connection_percentage_per_source),
+		LIMITS(1, 100)},
+	{KEY("message-rate-limit", TYPE_COUNT, "600"),
+		FIELD(struct receive_connector, message_rate_limit), LIMITS(1, COUNT_MAX),
+		.unlimited = true},
+	{KEY("message-rate-source", TYPE_WORD, "ip-address"),
+		FIELD(struct receive_connector, message_rate_source), .words = rate_words},
+	{KEY("tarpit-interval", TYPE_TIME, "5s"),
+		FIELD(struct receive_connector, tarpit_interval_ms), LIMITS(0, 10 * MINUTE)},
+	{KEY("require-ehlo-domain", TYPE_BOOLEAN, "no"),
+		FIELD(struct receive_connector, require_ehlo_domain)},
+	{KEY("reject-reserved-top-level-recipient-domains", TYPE_BOOLEAN, "no"),
+		FIELD(struct receive_connector, reject_reserved_top_level_recipient_domains)},
+	{KEY("reject-reserved-second-level-recipient-domains", TYPE_BOOLEAN, "no"),
+		FIELD(struct receive_connector, reject_reserved_second_level_recipient_domains)},
+	{KEY("reject-single-label-recipient-domains", TYPE_BOOLEAN, "no"),
+		FIELD(struct receive_connector, reject_single_label_recipient_domains)},
+	{KEY("long-addresses", TYPE_BOOLEAN, "no"),
+		FIELD(struct receive_connector, long_addresses)},
+	{KEY("protocol-logging", TYPE_WORD, "none"),
+		FIELD(struct receive_connector, protocol_logging), .words = protocol_words},
 	{KEY("size", TYPE_WORD, "yes"), FIELD(struct receive_connector, size), .words = size_words},
 	{KEY("pipelining", TYPE_BOOLEAN, "yes"), FIELD(struct receive_connector, pipelining)},
 	{KEY("eight-bit-mime", TYPE_BOOLEAN, "yes"),
@@ -139,15 +263,30 @@ static const struct keyword receive_rows[] = {
 
 /* Defaults of send connectors: EXCHANGE.md 3.2 where it has them. */
 static const struct keyword send_rows[] = {
-	{KEY("smart-hosts", TYPE_HOSTS, NULL), POINTER(struct send_connector, smart_hosts),
-		.required = true},
+	{KEY("enabled", TYPE_BOOLEAN, "yes"), FIELD(struct send_connector, enabled)},
+	{KEY("address-spaces", TYPE_SPACES, NULL),
+		LIST(struct send_connector, address_spaces, address_space_count)},
+	{KEY("smart-hosts", TYPE_HOSTS, NULL), POINTER(struct send_connector, smart_hosts)},
+	{KEY("port", TYPE_COUNT, "25"), FIELD(struct send_connector, port), LIMITS(1, 65535)},
 	{KEY("fqdn", TYPE_NAME, NULL), FIELD(struct send_connector, fqdn)},
 	{KEY("source-address", TYPE_ADDRESS, NULL), FIELD(struct send_connector, source_address)},
+	{KEY("force-helo", TYPE_BOOLEAN, "no"), FIELD(struct send_connector, force_helo)},
 	{KEY("ignore-starttls", TYPE_BOOLEAN, "no"), FIELD(struct send_connector, ignore_starttls)},
 	{KEY("implicit-tls", TYPE_BOOLEAN, "no"), FIELD(struct send_connector, implicit_tls)},
 	{KEY("tls-auth-level", TYPE_WORD, "opportunistic"),
 		FIELD(struct send_connector, tls_auth_level), .words = tls_auth_words},
-	{KEY("tls-domain", TYPE_NAME, NULL), FIELD(struct send_connector, tls_domain)},
+	{KEY("tls-domain", TYPE_DOMAIN, NULL), FIELD(struct send_connector, tls_domain),
+		.wildcard = true},
+	{KEY("domain-secure", TYPE_BOOLEAN, "no"), FIELD(struct send_connector, domain_secure)},
+	{KEY("allow-unsecured-partners", TYPE_BOOLEAN, "no"),
+		FIELD(struct send_connector, allow_unsecured_partners)},
+	{KEY("frontend-proxy", TYPE_BOOLEAN, "no"), FIELD(struct send_connector, frontend_proxy)},
+	{KEY("trusted-next-hop", TYPE_BOOLEAN, "no"),
+		FIELD(struct send_connector, trusted_next_hop)},
+	{KEY("max-message-size", TYPE_SIZE, "36MB"),
+		FIELD(struct send_connector, max_message_bytes), LIMITS(64 * KB, 2 * GB)},
+	{KEY("protocol-logging", TYPE_WORD, "none"), FIELD(struct send_connector, protocol_logging),
+		.words = protocol_words},
 	{KEY("max-connections", TYPE_COUNT, "100"), FIELD(struct send_connector, max_connections),
 		LIMITS(1, 65535)},
 	{KEY("max-messages-per-connection", TYPE_COUNT, "20"),
@@ -180,6 +319,31 @@ static const struct keyword tls_rows[] = {
 	{KEY("session-tickets", TYPE_COUNT, "1"), FIELD(struct tls_settings, session_tickets),
 		LIMITS(0, 4)},
 	{KEY("ktls", TYPE_WORD, "auto"), FIELD(struct tls_settings, ktls), .words = ktls_words},
+	{KEY("crl-files", TYPE_FILES, NULL), LIST(struct tls_settings, crl_files, crl_file_count)},
+	{KEY("revocation", TYPE_WORD, "hard"), FIELD(struct tls_settings, revocation),
+		.words = revocation_words},
+	{KEY("spki-pins", TYPE_PINS, NULL), LIST(struct tls_settings, spki_pins, spki_pin_count)},
+};
+
+static const struct keyword partner_rows[] = {
+	{KEY("domains", TYPE_DOMAINS, NULL), LIST(struct partner, domains, domain_count),
+		.required = true},
+	{KEY("send-secure", TYPE_BOOLEAN, "yes"), FIELD(struct partner, send_secure)},
+	{KEY("receive-secure", TYPE_BOOLEAN, "yes"), FIELD(struct partner, receive_secure)},
+	{KEY("trust-anchors", TYPE_FILE, NULL), FIELD(struct partner, trust_anchors)},
+	{KEY("certificate-names", TYPE_DOMAINS, NULL),
+		LIST(struct partner, certificate_names, certificate_name_count), .wildcard = true},
+	{KEY("host-names", TYPE_BOOLEAN, "no"), FIELD(struct partner, host_names)},
+	{KEY("common-name", TYPE_BOOLEAN, "no"), FIELD(struct partner, common_name)},
+	{KEY("spki-pins", TYPE_PINS, NULL), LIST(struct partner, spki_pins, spki_pin_count)},
+	{KEY("crl-files", TYPE_FILES, NULL), LIST(struct partner, crl_files, crl_file_count)},
+	{KEY("revocation", TYPE_WORD, "hard"), FIELD(struct partner, revocation),
+		.words = revocation_words},
+};
+
+static const struct keyword internal_rows[] = {
+	{KEY("spki-pins", TYPE_PINS, NULL), LIST(struct internal_server, spki_pins, spki_pin_count),
+		.required = true},
 };
 
 const char *section_kind_name(enum section_kind kind)
@@ -189,6 +353,8 @@ const char *section_kind_name(enum section_kind kind)
 		[SECTION_CERTIFICATE] = "certificate",
 		[SECTION_RECEIVE] = "receive-connector",
 		[SECTION_SEND] = "send-connector",
+		[SECTION_PARTNER] = "partner",
+		[SECTION_INTERNAL] = "internal-server",
 	};
 
 	ASSERT(kind < SECTION_KIND_COUNT);
@@ -202,6 +368,8 @@ struct keyword_set keywords_of(enum section_kind kind)
 		[SECTION_CERTIFICATE] = {certificate_rows, COUNT_OF(certificate_rows)},
 		[SECTION_RECEIVE] = {receive_rows, COUNT_OF(receive_rows)},
 		[SECTION_SEND] = {send_rows, COUNT_OF(send_rows)},
+		[SECTION_PARTNER] = {partner_rows, COUNT_OF(partner_rows)},
+		[SECTION_INTERNAL] = {internal_rows, COUNT_OF(internal_rows)},
 	};
 
 	ASSERT(kind < SECTION_KIND_COUNT);

@@ -20,6 +20,9 @@
 #include "relay/base/assert.h"
 #include "relay/base/span.h"
 
+/* CNs that are looked at; to read one that is a U-label is too slow to do for any number. */
+#define NAMES_COMMON_MAX 8
+
 /* The names in one certificate; the spans point into whoever owns it. */
 struct certificate_names {
 	const struct span *dns; /* dNSNames of the subjectAltName, as they stand there */

@@ -153,6 +153,10 @@ static void *policy_object(struct policy *policy, const struct config_section *s
 		return &policy->receive_connectors[section->index];
 	case SECTION_SEND:
 		return &policy->send_connectors[section->index];
+	case SECTION_PARTNER:
+		return &policy->partners[section->index];
+	case SECTION_INTERNAL:
+		return &policy->internal_servers[section->index];
 	case SECTION_NONE:
 		break;
 	}
@@ -166,8 +170,53 @@ static void policy_load_set(
 		value_load(config, section, &set.rows[i], object);
 }
 
+static void policy_load_section(struct config *config, unsigned section)
+{
+	const enum section_kind kind = config->sections[section].kind;
+	const size_t tls_offset = keywords_tls_offset(kind);
+	void *object = policy_object(&config->owner->policy, &config->sections[section]);
+
+	policy_load_set(config, section, keywords_of(kind), object);
+	if (tls_offset != 0)
+		policy_load_set(config, section, keywords_of_tls(), (char *)object + tls_offset);
+}
+
+/* The name, the line and the place of a section in its object. */
+static void policy_name_object(
+	struct policy *policy, const struct config_section *section, const char *name)
+{
+	const unsigned index = section->index, line = section->line;
+
+	switch (section->kind) {
+	case SECTION_TRANSPORT:
+		break;
+	case SECTION_CERTIFICATE:
+		policy->certificates[index] =
+			(struct certificate){.name = name, .line = line, .is_enabled = true};
+		break;
+	case SECTION_RECEIVE:
+		policy->receive_connectors[index] =
+			(struct receive_connector){.name = name, .line = line, .index = index};
+		break;
+	case SECTION_SEND:
+		policy->send_connectors[index] =
+			(struct send_connector){.name = name, .line = line, .index = index};
+		break;
+	case SECTION_PARTNER:
+		policy->partners[index] =
+			(struct partner){.name = name, .line = line, .index = index};
+		break;
+	case SECTION_INTERNAL:
+		policy->internal_servers[index] =
+			(struct internal_server){.name = name, .line = line};
+		break;
+	case SECTION_NONE:
+		UNREACHABLE();
+	}
+}
+
 /* Every object with its name and line, so that references may point forward. */
-static int policy_create_objects(struct config *config)
+static int policy_create_objects(struct config *config, unsigned transport)
 {
 	struct policy *policy = &config->owner->policy;
 	unsigned counts[SECTION_KIND_COUNT] = {0};
@@ -175,46 +224,40 @@ static int policy_create_objects(struct config *config)
 	for (unsigned s = 0; s < config->section_count; s++)
 		counts[config->sections[s].kind]++;
 	policy->certificate_count = counts[SECTION_CERTIFICATE];
-	policy->certificates =
-		config_alloc(config, policy->certificate_count, sizeof(*policy->certificates));
+	store_load(config, config_line(config, transport, "certificate-store"));
 	policy->receive_connector_count = counts[SECTION_RECEIVE];
 	policy->receive_connectors = config_alloc(
 		config, policy->receive_connector_count, sizeof(*policy->receive_connectors));
 	policy->send_connector_count = counts[SECTION_SEND];
 	policy->send_connectors = config_alloc(
 		config, policy->send_connector_count, sizeof(*policy->send_connectors));
-	policy->file = config_strdup(config, config->file);
-	if (config->out_of_memory)
-		return -ENOMEM;
-	for (unsigned s = 0; s < config->section_count; s++) {
-		const struct config_section *section = &config->sections[s];
-		const char *name =
-			section->name == NULL ? NULL : config_strdup(config, section->name);
+	policy->partner_count = counts[SECTION_PARTNER];
+	policy->partners = config_alloc(config, policy->partner_count, sizeof(*policy->partners));
+	policy->internal_server_count = counts[SECTION_INTERNAL];
+	policy->internal_servers = config_alloc(
+		config, policy->internal_server_count, sizeof(*policy->internal_servers));
+	for (unsigned s = 0; s < config->section_count && !config->out_of_memory; s++) {
+		const char *name = config->sections[s].name;
 
-		if (section->kind == SECTION_CERTIFICATE) {
-			policy->certificates[section->index].name = name;
-			policy->certificates[section->index].line = section->line;
-		} else if (section->kind == SECTION_RECEIVE) {
-			policy->receive_connectors[section->index].name = name;
-			policy->receive_connectors[section->index].line = section->line;
-		} else if (section->kind == SECTION_SEND) {
-			policy->send_connectors[section->index].name = name;
-			policy->send_connectors[section->index].line = section->line;
-			policy->send_connectors[section->index].index = section->index;
-		}
+		policy_name_object(policy, &config->sections[s],
+			name == NULL ? NULL : config_strdup(config, name));
 	}
 	return config->out_of_memory ? -ENOMEM : 0;
 }
 
-/* A file without a transport section has one that sets nothing. */
-static int policy_add_transport(struct config *config)
+/* The section transport; a file without it has one that sets nothing. */
+static int policy_find_transport(struct config *config, unsigned *out_section)
 {
-	for (unsigned s = 0; s < config->section_count; s++)
-		if (config->sections[s].kind == SECTION_TRANSPORT)
+	for (unsigned s = 0; s < config->section_count; s++) {
+		if (config->sections[s].kind == SECTION_TRANSPORT) {
+			*out_section = s;
 			return 0;
+		}
+	}
 	if (config_grow(config, (void **)&config->sections, config->section_count,
 		    sizeof(*config->sections)) < 0)
 		return -ENOMEM;
+	*out_section = config->section_count;
 	config->sections[config->section_count++] =
 		(struct config_section){.kind = SECTION_TRANSPORT, .line = 1};
 	return 0;
@@ -223,18 +266,18 @@ static int policy_add_transport(struct config *config)
 static int policy_build(struct config *config)
 {
 	struct policy *policy = &config->owner->policy;
+	unsigned transport = 0;
 
-	if (policy_add_transport(config) < 0 || policy_create_objects(config) < 0)
+	if (policy_find_transport(config, &transport) < 0)
 		return -ENOMEM;
-	for (unsigned s = 0; s < config->section_count && !config->out_of_memory; s++) {
-		const enum section_kind kind = config->sections[s].kind;
-		const size_t tls_offset = keywords_tls_offset(kind);
-		void *object = policy_object(policy, &config->sections[s]);
-
-		policy_load_set(config, s, keywords_of(kind), object);
-		if (tls_offset != 0)
-			policy_load_set(config, s, keywords_of_tls(), (char *)object + tls_offset);
-	}
+	policy->file = config_strdup(config, config->file);
+	/* The first, since it says where further certificates lie. */
+	policy_load_section(config, transport);
+	if (policy_create_objects(config, transport) < 0)
+		return -ENOMEM;
+	for (unsigned s = 0; s < config->section_count && !config->out_of_memory; s++)
+		if (config->sections[s].kind != SECTION_TRANSPORT)
+			policy_load_section(config, s);
 	if (policy->fqdn == NULL)
 		policy->fqdn = policy_machine_name(config);
 	for (unsigned i = 0; i < policy->receive_connector_count; i++)

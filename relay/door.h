@@ -5,7 +5,10 @@
  * door.h: how many connections and messages there are, for each receive connector and for
  * each source: the limits max-inbound-connection, -per-source, -percentage-per-source and
  * message-rate-limit. Shared by all workers and by all snapshots: connectors are
- * known by name, so that a reload keeps the counts.
+ * known by name, so that a reload keeps the counts. All calls may come from any thread.
+ *
+ * The percentage is one of what the connector has still free; 100 means that a source has no
+ * share of its own to keep to. A refused message is not counted.
  *
  * A source is an IPv4 address or an IPv6 /64. The table has a fixed size; a source with
  * nothing open and no messages of the last minute makes room. When it is full of busy

@@ -11,44 +11,61 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define STATS_LIST(X)                                                                             \
-	X(sessions)               /* inbound connections that got a session */                    \
-	X(sessions_refused)       /* inbound connections answered 421 at the door */              \
-	X(sessions_timed_out)     /* ended by a deadline */                                       \
-	X(protocol_errors)        /* commands answered 5xx for their form or order */             \
-	X(tls_handshakes)         /* inbound, completed */                                        \
-	X(tls_resumed)            /* of these, resumed */                                         \
-	X(tls_failed)             /* inbound handshakes that failed */                            \
-	X(tls_plaintext_injected) /* plaintext found behind STARTTLS */                           \
-	X(client_cert_refused)    /* MAIL refused for the client certificate */                   \
-	X(tls_required_refused)   /* MAIL refused for lack of TLS */                              \
-	X(messages)               /* accepted by the next hop */                                  \
-	X(message_bytes)          /* their bodies, unstuffed */                                   \
-	X(messages_refused)       /* answered 4xx or 5xx after the body */                        \
-	X(body_bare_newline)      /* bodies with a bare CR or LF */                               \
-	X(body_nul)               /* bodies with a NUL */                                         \
-	X(nexthop_connects)       /* connections tried */                                         \
-	X(nexthop_connect_failed) /* that did not get to a usable session */                      \
-	X(nexthop_reused)         /* transactions on a pooled session */                          \
-	X(nexthop_replayed)       /* transactions begun anew on a fresh session */                \
-	X(nexthop_lost)           /* sessions lost in the middle of a transaction */              \
-	X(nexthop_tls)            /* outbound handshakes completed */                             \
-	X(nexthop_tls_resumed)    /* of these, resumed */                                         \
-	X(nexthop_tls_failed)     /* outbound handshakes failed or certificate refused */         \
-	X(ktls_rx)                /* directions handed to the kernel: receive */                  \
-	X(ktls_tx)                /* and send */                                                  \
-	X(ktls_failed)            /* hand-offs that the kernel refused: stayed in userspace */    \
-	X(ktls_key_update)        /* KeyUpdate records met on a kernel receive side */            \
-	X(ktls_rekeyed)           /* of these, followed by new keys */                            \
-	X(tls_key_update_closed)  /* sessions closed because the kernel cannot rekey */           \
-	X(alerts_unsent)          /* alerts that a full or broken socket did not take */          \
-	X(recv_calls)             /* completed receives */                                        \
-	X(send_calls)             /* completed sends */                                           \
-	X(ring_enters)            /* io_uring_enter system calls of the loop */                   \
-	X(other_syscalls)         /* system calls beside the ring: socket, setsockopt, sendmsg */ \
-	X(copied_bytes)           /* message bytes copied by us, cipher work not counted */       \
-	X(buffers_starved)        /* receives that had to wait for a buffer */                    \
-	X(log_dropped)            /* log lines lost because the reader of stderr is slow */
+#define STATS_LIST(X)                                                                            \
+	X(sessions)                /* inbound connections that got a session */                  \
+	X(sessions_refused)        /* inbound connections answered 421 at the door */            \
+	X(sessions_refused_source) /* of these, for the limits of one source */                  \
+	X(door_untracked)          /* sessions whose source was not counted: too many sources */ \
+	X(sessions_timed_out)      /* ended by a deadline */                                     \
+	X(protocol_errors)         /* commands answered 5xx for their form or order */           \
+	X(tls_handshakes)          /* inbound, completed */                                      \
+	X(tls_resumed)             /* of these, resumed */                                       \
+	X(tls_failed)              /* inbound handshakes that failed */                          \
+	X(tls_plaintext_injected)  /* plaintext found behind STARTTLS */                         \
+	X(client_cert_refused)     /* MAIL refused for the client certificate */                 \
+	X(tls_required_refused)    /* MAIL refused for lack of TLS */                            \
+	X(secure_refused_no_tls)   /* MAIL of a listed domain refused: no TLS */                 \
+	X(secure_refused_no_certificate) /* no certificate */                                    \
+	X(secure_refused_chain)          /* the certificate is not valid for the partner */      \
+	X(secure_refused_name)           /* it is valid, but of another name */                  \
+	X(secure_refused_connector)      /* the connector is not domain-secure */                \
+	X(direct_trust_refused)          /* MAIL refused: none of our servers' keys */           \
+	X(not_authenticated)             /* MAIL refused: no right to submit */                  \
+	X(own_domain_refused)       /* MAIL refused: a partner that claims one of our domains */ \
+	X(relay_refused)            /* RCPT refused: the recipient is not ours */                \
+	X(recipient_domain_refused) /* RCPT refused: reserved or single-label domain */          \
+	X(message_rate_refused)     /* MAIL refused: message-rate-limit */                       \
+	X(tarpitted)                /* error replies that were held back */                      \
+	X(headers_removed)          /* fields that the header firewall took out */               \
+	X(messages_secured)         /* accepted from a proved partner */                         \
+	X(messages)                 /* accepted by the next hop */                               \
+	X(message_bytes)            /* their bodies, unstuffed */                                \
+	X(messages_refused)         /* answered 4xx or 5xx after the body */                     \
+	X(body_bare_newline)        /* bodies with a bare CR or LF */                            \
+	X(body_nul)                 /* bodies with a NUL */                                      \
+	X(nexthop_connects)         /* connections tried */                                      \
+	X(nexthop_connect_failed)   /* that did not get to a usable session */                   \
+	X(nexthop_reused)           /* transactions on a pooled session */                       \
+	X(nexthop_replayed)         /* transactions begun anew on a fresh session */             \
+	X(nexthop_lost)             /* sessions lost in the middle of a transaction */           \
+	X(nexthop_tls)              /* outbound handshakes completed */                          \
+	X(nexthop_tls_resumed)      /* of these, resumed */                                      \
+	X(nexthop_tls_failed)       /* outbound handshakes failed or certificate refused */      \
+	X(ktls_rx)                  /* directions handed to the kernel: receive */               \
+	X(ktls_tx)                  /* and send */                                               \
+	X(ktls_failed)              /* hand-offs that the kernel refused: stayed in userspace */ \
+	X(ktls_key_update)          /* KeyUpdate records met on a kernel receive side */         \
+	X(ktls_rekeyed)             /* of these, followed by new keys */                         \
+	X(tls_key_update_closed)    /* sessions closed because the kernel cannot rekey */        \
+	X(alerts_unsent)            /* alerts that a full or broken socket did not take */       \
+	X(recv_calls)               /* completed receives */                                     \
+	X(send_calls)               /* completed sends */                                        \
+	X(ring_enters)              /* io_uring_enter system calls of the loop */                \
+	X(other_syscalls)   /* system calls beside the ring: socket, setsockopt, sendmsg */      \
+	X(copied_bytes)     /* message bytes copied by us, cipher work not counted */            \
+	X(buffers_starved)  /* receives that had to wait for a buffer */                         \
+	X(log_dropped)      /* log lines lost because the reader of stderr is slow */            \
+	X(protolog_dropped) /* rows of the protocol log lost: its disk is slow or full */
 
 struct stats {
 #define STATS_FIELD(name) _Atomic uint64_t name;

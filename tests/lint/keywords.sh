@@ -58,7 +58,7 @@ keywords_code() {
 keywords_page() {
 	awk '/^\.Sh/ { in_sections = $2 == "SECTIONS" }
 		!in_sections { next }
-		/^\.Ss/ { set = tolower($2); sub(/-connector/, "", set) }
+		/^\.Ss/ { set = tolower($2); sub(/-(connector|server)$/, "", set) }
 		/^\.It Ic/ { print set, $3, $5, $6 == "Pq" ? $8 : "-" }' "$conf" |
 		sort
 }

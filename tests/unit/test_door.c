@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/door.h"
+
+#include "relay/base/stats.h"
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+/* A minute of the monotonic clock begins. */
+#define MINUTE_MS 60000u
+
+static struct ip v4(uint8_t last)
+{
+	return (struct ip){.bytes = {192, 0, 2, last}};
+}
+
+static struct ip v6(uint8_t network, uint8_t host)
+{
+	return (struct ip){.is_v6 = true,
+		.bytes = {0x20, 0x01, 0x0d, 0xb8, [7] = network, [8] = host, [15] = 1}};
+}
+
+static struct receive_connector connector_open(const char *name)
+{
+	return (struct receive_connector){.name = name,
+		.max_inbound_connection = POLICY_UNLIMITED,
+		.max_inbound_connection_per_source = POLICY_UNLIMITED,
+		.max_inbound_connection_percentage_per_source = 100,
+		.message_rate_limit = POLICY_UNLIMITED,
+		.message_rate_source = RATE_SOURCE_IP_ADDRESS};
+}
+
+static struct door *door_of(unsigned sources)
+{
+	struct door *door;
+
+	assert_int_equal(door_create(sources, &door), 0);
+	return door;
+}
+
+static uint64_t untracked(void)
+{
+	return atomic_load_explicit(&stats_mine->door_untracked, memory_order_relaxed);
+}
+
+/* MaxInboundConnection. */
+static void test_door_full(void **state)
+{
+	struct receive_connector connector = connector_open("a");
+	struct receive_connector other = connector_open("b");
+	struct door_place places[3];
+	struct door *door = door_of(16);
+	struct ip peer = v4(1);
+
+	(void)state;
+	connector.max_inbound_connection = 2;
+	assert_int_equal(door_enter(door, &connector, &peer, &places[0]), DOOR_OPEN);
+	peer = v4(2);
+	assert_int_equal(door_enter(door, &connector, &peer, &places[1]), DOOR_OPEN);
+	assert_int_equal(door_enter(door, &connector, &peer, &places[2]), DOOR_FULL);
+	assert_int_equal(door_enter(door, &connector, NULL, &places[2]), DOOR_FULL);
+	assert_int_equal(door_count(door, &connector), 2);
+	assert_int_equal(door_count(door, &other), 0);
+	/* Another connector has its own count, and a refused place is none. */
+	door_leave(&places[2]);
+	assert_int_equal(door_enter(door, &other, &peer, &places[2]), DOOR_OPEN);
+	door_leave(&places[0]);
+	door_leave(&places[0]);
+	assert_int_equal(door_count(door, &connector), 1);
+	assert_int_equal(door_enter(door, &connector, &peer, &places[0]), DOOR_OPEN);
+	for (unsigned i = 0; i < COUNT_OF(places); i++)
+		door_leave(&places[i]);
+	assert_int_equal(door_count(door, &connector), 0);
+	door_destroy(&door);
+	assert_null(door);
+	door_destroy(&door);
+}
+
+/* MaxInboundConnectionPerSource; what one source is. */
+static void test_door_per_source(void **state)
+{
+	static const struct {
+		struct ip first, second;
+		bool is_one;
+	} cases[] = {
+		{{.bytes = {192, 0, 2, 1}}, {.bytes = {192, 0, 2, 1}}, true},
+		{{.bytes = {192, 0, 2, 1}}, {.bytes = {192, 0, 2, 2}}, false},
+		{{.is_v6 = true, .bytes = {0x20, 1, [7] = 1, [15] = 1}},
+			{.is_v6 = true, .bytes = {0x20, 1, [7] = 1, [8] = 7, [15] = 2}}, true},
+		{{.is_v6 = true, .bytes = {0x20, 1, [7] = 1}},
+			{.is_v6 = true, .bytes = {0x20, 1, [7] = 2}}, false},
+		{{.bytes = {0x20, 1}}, {.is_v6 = true, .bytes = {0x20, 1}}, false},
+	};
+	struct receive_connector connector = connector_open("a");
+
+	(void)state;
+	connector.max_inbound_connection_per_source = 1;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct door *door = door_of(16);
+		struct door_place first, second;
+
+		assert_int_equal(door_enter(door, &connector, &cases[i].first, &first), DOOR_OPEN);
+		assert_int_equal(door_enter(door, &connector, &cases[i].second, &second),
+			cases[i].is_one ? DOOR_SOURCE : DOOR_OPEN);
+		assert_int_equal(door_count(door, &connector), cases[i].is_one ? 1 : 2);
+		door_leave(&first);
+		door_leave(&second);
+		assert_int_equal(
+			door_enter(door, &connector, &cases[i].second, &second), DOOR_OPEN);
+		door_leave(&second);
+		door_destroy(&door);
+	}
+}
+
+/* MaxInboundConnectionPercentagePerSource: of what is still free, at least one. */
+static void test_door_percentage(void **state)
+{
+	struct receive_connector connector = connector_open("a");
+	struct door_place places[32];
+	struct door *door = door_of(64);
+	struct ip greedy = v4(1);
+	unsigned open = 0;
+
+	(void)state;
+	connector.max_inbound_connection = 20;
+	connector.max_inbound_connection_percentage_per_source = 25;
+	/* 0 of 20*25% = 5; 1 of 19*25% = 4; 2 of 4; 3 of 4; 4 of 16*25% = 4: no more. */
+	while (door_enter(door, &connector, &greedy, &places[open]) == DOOR_OPEN)
+		open++;
+	assert_int_equal(open, 4);
+	for (uint8_t i = 0; i < 14; i++) {
+		struct ip other = v4((uint8_t)(100 + i));
+
+		assert_int_equal(door_enter(door, &connector, &other, &places[open++]), DOOR_OPEN);
+	}
+	/* Two are free, a quarter of which is none: a new source gets one, nobody two. */
+	greedy = v4(50);
+	assert_int_equal(door_enter(door, &connector, &greedy, &places[open++]), DOOR_OPEN);
+	assert_int_equal(door_enter(door, &connector, &greedy, &places[open]), DOOR_SOURCE);
+	while (open > 0)
+		door_leave(&places[--open]);
+	/* All of it: no share to keep to. */
+	connector.max_inbound_connection_percentage_per_source = 100;
+	while (door_enter(door, &connector, &greedy, &places[open]) == DOOR_OPEN)
+		open++;
+	assert_int_equal(open, 20);
+	while (open > 0)
+		door_leave(&places[--open]);
+	/* The edge's defaults: 20 each, and 2 % of 5000 is more. */
+	connector.max_inbound_connection = 5000;
+	connector.max_inbound_connection_percentage_per_source = 2;
+	connector.max_inbound_connection_per_source = 20;
+	while (door_enter(door, &connector, &greedy, &places[open]) == DOOR_OPEN)
+		open++;
+	assert_int_equal(open, 20);
+	while (open > 0)
+		door_leave(&places[--open]);
+	door_destroy(&door);
+}
+
+static unsigned messages(
+	struct door_place *place, const struct receive_connector *connector, uint64_t now_ms)
+{
+	unsigned count = 0;
+
+	while (count < 1000 && door_message(place, connector, now_ms) == DOOR_OPEN)
+		count++;
+	return count;
+}
+
+/* MessageRateLimit: of one source, whichever session says it. */
+static void test_door_rate(void **state)
+{
+	struct receive_connector connector = connector_open("a");
+	struct door *door = door_of(16);
+	struct door_place first, second, other;
+	struct ip peer = v4(1);
+	uint64_t start = 100 * MINUTE_MS;
+
+	(void)state;
+	connector.message_rate_limit = 60;
+	assert_int_equal(door_enter(door, &connector, &peer, &first), DOOR_OPEN);
+	assert_int_equal(door_enter(door, &connector, &peer, &second), DOOR_OPEN);
+	peer = v4(2);
+	assert_int_equal(door_enter(door, &connector, &peer, &other), DOOR_OPEN);
+	assert_int_equal(door_message(&second, &connector, start), DOOR_OPEN);
+	assert_int_equal(messages(&first, &connector, start), 59);
+	assert_int_equal(door_message(&second, &connector, start + 59999), DOOR_RATE);
+	assert_int_equal(messages(&other, &connector, start), 60);
+	/* A quarter of the next minute: a quarter of the first has gone by. */
+	assert_int_equal(messages(&first, &connector, start + MINUTE_MS), 0);
+	assert_int_equal(messages(&first, &connector, start + MINUTE_MS * 5 / 4), 15);
+	assert_int_equal(messages(&first, &connector, start + MINUTE_MS * 5 / 2), 53);
+	assert_int_equal(messages(&first, &connector, start + 10 * MINUTE_MS), 60);
+	/* A clock that stands still or goes back does no harm. */
+	assert_int_equal(messages(&first, &connector, start), 0);
+	/* Leaving and coming back does not help. */
+	door_leave(&other);
+	assert_int_equal(door_enter(door, &connector, &peer, &other), DOOR_OPEN);
+	assert_int_equal(messages(&other, &connector, start), 0);
+	connector.message_rate_source = RATE_SOURCE_NONE;
+	assert_int_equal(messages(&other, &connector, start), 1000);
+	connector.message_rate_source = RATE_SOURCE_IP_ADDRESS;
+	connector.message_rate_limit = POLICY_UNLIMITED;
+	assert_int_equal(messages(&other, &connector, start), 1000);
+	door_leave(&first);
+	door_leave(&second);
+	door_leave(&other);
+	door_destroy(&door);
+}
+
+/* A full table admits without counting; who is gone and said nothing lately makes room. */
+static void test_door_table(void **state)
+{
+	struct receive_connector connector = connector_open("a");
+	struct door *door = door_of(2);
+	struct door_place places[3];
+	struct ip peers[3] = {v4(1), v6(1, 0), v4(3)};
+	uint64_t before = untracked();
+	struct timespec now;
+	uint64_t now_ms;
+
+	(void)state;
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	now_ms = (uint64_t)now.tv_sec * 1000 + 1000 * MINUTE_MS;
+	connector.max_inbound_connection_per_source = 1;
+	connector.message_rate_limit = 5;
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(door_enter(door, &connector, &peers[i], &places[i]), DOOR_OPEN);
+	assert_int_equal(untracked(), before + 1);
+	assert_int_equal(door_count(door, &connector), 3);
+	assert_int_equal(messages(&places[2], &connector, now_ms), 1000);
+	door_leave(&places[2]);
+	/* It goes without having said anything. */
+	door_leave(&places[0]);
+	assert_int_equal(door_enter(door, &connector, &peers[2], &places[2]), DOOR_OPEN);
+	assert_int_equal(untracked(), before + 1);
+	assert_int_equal(messages(&places[2], &connector, now_ms), 5);
+	/* What was said long ago is forgotten. */
+	assert_int_equal(door_message(&places[1], &connector, 0), DOOR_OPEN);
+	door_leave(&places[1]);
+	assert_int_equal(door_enter(door, &connector, &peers[0], &places[0]), DOOR_OPEN);
+	assert_int_equal(untracked(), before + 1);
+	assert_int_equal(messages(&places[0], &connector, now_ms), 5);
+	/* What was said just now is not, though who said it is gone. */
+	door_leave(&places[2]);
+	assert_int_equal(door_enter(door, &connector, &peers[1], &places[1]), DOOR_OPEN);
+	assert_int_equal(untracked(), before + 2);
+	assert_int_equal(door_enter(door, &connector, &peers[2], &places[2]), DOOR_OPEN);
+	assert_int_equal(messages(&places[2], &connector, now_ms), 0);
+	for (unsigned i = 0; i < 3; i++)
+		door_leave(&places[i]);
+	door_destroy(&door);
+}
+
+/* Names come and go with reloads: what is open stays counted, and there is always room. */
+static void test_door_names(void **state)
+{
+	struct receive_connector kept = connector_open("kept");
+	struct door *door = door_of(4096);
+	struct ip peer = v4(1);
+	struct door_place place, places[300];
+	char name[32];
+
+	(void)state;
+	assert_int_equal(door_enter(door, &kept, &peer, &place), DOOR_OPEN);
+	for (unsigned i = 0; i < 1000; i++) {
+		struct receive_connector connector = connector_open(name);
+
+		(void)snprintf(name, sizeof(name), "connector %u", i);
+		connector.max_inbound_connection = 1;
+		assert_int_equal(door_enter(door, &connector, &peer, &places[0]), DOOR_OPEN);
+		assert_int_equal(door_enter(door, &connector, &peer, &places[1]), DOOR_FULL);
+		door_leave(&places[0]);
+	}
+	assert_int_equal(door_count(door, &kept), 1);
+	/* More at a time than there are places: admitted, not counted. */
+	for (unsigned i = 0; i < COUNT_OF(places); i++) {
+		struct receive_connector connector = connector_open(name);
+
+		(void)snprintf(name, sizeof(name), "busy %u", i);
+		assert_int_equal(door_enter(door, &connector, &peer, &places[i]), DOOR_OPEN);
+	}
+	for (unsigned i = 0; i < COUNT_OF(places); i++)
+		door_leave(&places[i]);
+	door_leave(&place);
+	assert_int_equal(door_count(door, &kept), 0);
+	door_destroy(&door);
+}
+
+#define THREADS 4
+#define ROUNDS 3000
+
+struct visitor {
+	pthread_t thread;
+	struct door *door;
+	unsigned index;
+	_Atomic uint64_t *inside;
+	unsigned too_many;
+	struct stats stats;
+};
+
+static void *visitor_run(void *arg)
+{
+	struct visitor *visitor = arg;
+	struct receive_connector connector = connector_open("a");
+
+	stats_mine = &visitor->stats;
+	connector.max_inbound_connection = 3;
+	connector.max_inbound_connection_per_source = 2;
+	connector.message_rate_limit = 100;
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		struct ip peer = v4((uint8_t)((visitor->index + i) % 7));
+		struct door_place place;
+
+		if (door_enter(visitor->door, &connector, &peer, &place) != DOOR_OPEN)
+			continue;
+		if (atomic_fetch_add(visitor->inside, 1) >= 3)
+			visitor->too_many++;
+		(void)(door_message(&place, &connector, i * 100) == DOOR_RATE);
+		atomic_fetch_sub(visitor->inside, 1);
+		door_leave(&place);
+	}
+	return NULL;
+}
+
+static void test_door_threads(void **state)
+{
+	struct receive_connector connector = connector_open("a");
+	struct visitor visitors[THREADS];
+	_Atomic uint64_t inside = 0;
+	struct door *door = door_of(4);
+
+	(void)state;
+	for (unsigned i = 0; i < THREADS; i++) {
+		visitors[i] = (struct visitor){.door = door, .index = i, .inside = &inside};
+		assert_int_equal(
+			pthread_create(&visitors[i].thread, NULL, visitor_run, &visitors[i]), 0);
+	}
+	for (unsigned i = 0; i < THREADS; i++) {
+		assert_int_equal(pthread_join(visitors[i].thread, NULL), 0);
+		assert_int_equal(visitors[i].too_many, 0);
+	}
+	assert_int_equal(door_count(door, &connector), 0);
+	door_destroy(&door);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_door_full),
+		cmocka_unit_test(test_door_per_source),
+		cmocka_unit_test(test_door_percentage),
+		cmocka_unit_test(test_door_rate),
+		cmocka_unit_test(test_door_table),
+		cmocka_unit_test(test_door_names),
+		cmocka_unit_test(test_door_threads),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
