@@ -276,15 +276,13 @@ static int relay_create_workers(struct relay *relay)
 	relay->shared = (struct worker_shared){.policy = relay->policy,
 		.caps = &relay->caps,
 		.ktls_support = &relay->ktls_support,
-		.connections = calloc(
-			relay->policy->receive_connector_count, sizeof(*relay->shared.connections)),
 		.started_s = (uint64_t)time(NULL),
 		.on_open = relay_on_open,
 		.on_signal = relay_on_signal,
 		.owner = relay};
 	if (getrandom(&relay->shared.random_id, sizeof(relay->shared.random_id), 0) < 0)
 		return -errno;
-	if (relay->workers == NULL || relay->shared.connections == NULL)
+	if (relay->workers == NULL || door_create(DOOR_SOURCES, &relay->shared.door) < 0)
 		return -ENOMEM;
 	raise_descriptor_limit(relay->policy, count);
 	while (rc == 0 && relay->worker_count < count) {
@@ -333,7 +331,7 @@ static int relay_stop(struct relay *relay)
 	for (unsigned i = 0; i < relay->worker_count; i++)
 		worker_destroy(&relay->workers[i]);
 	free(relay->workers);
-	free(relay->shared.connections);
+	door_destroy(&relay->shared.door);
 	return rc;
 }
 

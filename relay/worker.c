@@ -6,7 +6,6 @@
 #include "relay/mail/proxy.h"
 #include "relay/net/listener.h"
 #include "relay/smtp/session.h"
-#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
@@ -24,6 +23,7 @@ struct worker_session {
 	struct session session;
 	struct proxy proxy;
 	struct worker *worker;
+	struct door_place place;
 	struct link link;
 };
 
@@ -117,28 +117,40 @@ static void worker_on_session_closed(struct session *session)
 {
 	struct worker_session *own = OWNER_OF(session, struct worker_session, session);
 	struct worker *worker = own->worker;
-	const struct policy *policy = worker->shared->policy;
-	size_t connector = (size_t)(session->connector - policy->receive_connectors);
 
 	proxy_fini(&own->proxy);
-	atomic_fetch_sub_explicit(&worker->shared->connections[connector], 1, memory_order_relaxed);
+	door_leave(&own->place);
 	link_remove(&own->link);
 	pool_put(&worker->sessions, own);
 }
 
+static bool worker_on_message(struct session *session)
+{
+	struct worker_session *own = OWNER_OF(session, struct worker_session, session);
+
+	return door_message(&own->place, session->connector, loop_now_ms(own->worker->loop)) ==
+	       DOOR_OPEN;
+}
+
 static const struct session_owner worker_session_owner = {
 	.on_closed = worker_on_session_closed,
+	.on_message = worker_on_message,
 };
 
-/* The door is full: the peer is told once, without waiting, and closed. */
-static void worker_refuse(const struct receive_connector *connector, int fd)
+/* The door is shut: the peer is told once, without waiting, and closed. */
+static void worker_refuse(const struct receive_connector *connector, const char *peer,
+	enum door_answer answer, int fd)
 {
 	static const char busy[] = "421 4.3.2 The maximum number of concurrent connections has "
 				   "exceeded a limit, closing transmission channel\r\n";
 
 	STAT(sessions_refused);
-	log_event(LOG_LEVEL_WARNING, NULL, "refused", "connector=%s why=too-many-connections",
-		connector->name);
+	if (answer == DOOR_SOURCE)
+		STAT(sessions_refused_source);
+	log_event(LOG_LEVEL_WARNING, NULL, "refused", "connector=%s peer=%s why=%s",
+		connector->name, peer,
+		answer == DOOR_SOURCE ? "too-many-connections-per-source event-id=1021"
+				      : "too-many-connections");
 	if (connector->tls != TLS_MODE_IMPLICIT) {
 		ssize_t sent = send(fd, busy, sizeof(busy) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 
@@ -147,44 +159,42 @@ static void worker_refuse(const struct receive_connector *connector, int fd)
 	(void)close(fd);
 }
 
-static void worker_name_peer(int fd, char *out, uint16_t *port)
+/* The peer's address without the port; an IPv4 peer on a dual-stack socket is an IPv4 peer. */
+static bool worker_name_peer(int fd, struct ip *ip, char *out, uint16_t *port)
 {
 	struct sockaddr_storage storage = {0};
 	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
 	socklen_t len = sizeof(storage);
 
 	STAT(other_syscalls);
 	(void)snprintf(out, ADDRESS_TEXT_BYTES, "unknown");
 	*port = 0;
-	if (getpeername(fd, (struct sockaddr *)&storage, &len) < 0)
-		return;
-	if (storage.ss_family == AF_INET) {
-		memcpy(&v4, &storage, sizeof(v4));
-		(void)inet_ntop(AF_INET, &v4.sin_addr, out, ADDRESS_TEXT_BYTES);
-		*port = ntohs(v4.sin_port);
-	} else if (storage.ss_family == AF_INET6) {
-		memcpy(&v6, &storage, sizeof(v6));
-		*port = ntohs(v6.sin6_port);
-		/* A v4 peer on a dual-stack socket is a v4 peer. */
-		if (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr))
-			(void)inet_ntop(
-				AF_INET, v6.sin6_addr.s6_addr + 12, out, ADDRESS_TEXT_BYTES);
-		else
-			(void)inet_ntop(AF_INET6, &v6.sin6_addr, out, ADDRESS_TEXT_BYTES);
-	}
+	if (getpeername(fd, (struct sockaddr *)&storage, &len) < 0 ||
+		!ip_of_sockaddr((const struct sockaddr *)&storage, ip))
+		return false;
+	/* The port stands at the same place in both families. */
+	memcpy(&v4, &storage, sizeof(v4));
+	*port = ntohs(v4.sin_port);
+	(void)ip_print(ip, out, ADDRESS_TEXT_BYTES);
+	return true;
 }
 
-static bool worker_admits(struct worker *worker, const struct receive_connector *connector)
+static struct worker_session *worker_admit(struct worker *worker,
+	const struct receive_connector *connector, const struct ip *ip, const char *peer, int fd)
 {
-	size_t index = (size_t)(connector - worker->shared->policy->receive_connectors);
-	_Atomic uint64_t *count = &worker->shared->connections[index];
+	struct worker_session *own = NULL;
+	struct door_place place;
+	enum door_answer answer = door_enter(worker->shared->door, connector, ip, &place);
 
-	if (atomic_fetch_add_explicit(count, 1, memory_order_relaxed) <
-		connector->max_inbound_connection)
-		return true;
-	atomic_fetch_sub_explicit(count, 1, memory_order_relaxed);
-	return false;
+	if (answer == DOOR_OPEN)
+		own = pool_take(&worker->sessions);
+	if (own == NULL) {
+		door_leave(&place);
+		worker_refuse(connector, peer, answer, fd);
+		return NULL;
+	}
+	own->place = place;
+	return own;
 }
 
 static void worker_on_accept(struct listener *listener, int fd)
@@ -193,19 +203,15 @@ static void worker_on_accept(struct listener *listener, int fd)
 	const struct receive_connector *connector = listener->connector;
 	const struct policy *policy = worker->shared->policy;
 	size_t index = (size_t)(connector - policy->receive_connectors);
-	struct worker_session *own = NULL;
+	struct worker_session *own;
+	char peer[ADDRESS_TEXT_BYTES];
+	struct ip ip;
 	uint16_t port;
+	bool is_known = worker_name_peer(fd, &ip, peer, &port);
 
-	if (worker_admits(worker, connector)) {
-		own = pool_take(&worker->sessions);
-		if (own == NULL)
-			atomic_fetch_sub_explicit(
-				&worker->shared->connections[index], 1, memory_order_relaxed);
-	}
-	if (own == NULL) {
-		worker_refuse(connector, fd);
+	own = worker_admit(worker, connector, is_known ? &ip : NULL, peer, fd);
+	if (own == NULL)
 		return;
-	}
 	own->worker = worker;
 	proxy_init(&own->proxy, &worker->nexthops[connector->send_connector->index]);
 	own->session.owner = &worker_session_owner;
@@ -216,9 +222,9 @@ static void worker_on_accept(struct listener *listener, int fd)
 	(void)snprintf(own->session.id, sizeof(own->session.id), "%08x%04x%02x%06x",
 		(unsigned)worker->shared->started_s, worker->shared->random_id, worker->index,
 		(unsigned)(worker->next_session++ & 0xffffff));
-	worker_name_peer(fd, own->session.peer, &port);
+	memcpy(own->session.peer, peer, sizeof(peer));
 	log_event(LOG_LEVEL_INFO, own->session.id, "accept", "connector=%s peer=%s port=%u",
-		connector->name, own->session.peer, port);
+		connector->name, peer, port);
 	link_init(&own->link);
 	list_append(&worker->open_sessions, &own->link);
 	session_open(&own->session, &worker->net, fd);

@@ -5,12 +5,12 @@
  * worker.h: one thread: the ring, the pools and the sessions of one core. The
  * only place where the layers are put together.
  *
- * Workers share the policy, which is read-only, and two words of struct
- * worker_shared; nothing else.
+ * Workers share the policy, which is read-only, and the door; nothing else.
  */
 
 #include "policy/policy.h"
 #include "relay/base/stats.h"
+#include "relay/door.h"
 #include "relay/net/ktls.h"
 #include "relay/net/loop.h"
 #include <pthread.h>
@@ -21,9 +21,9 @@ struct worker_shared {
 	const struct policy *policy;
 	const struct loop_caps *caps;
 	const struct ktls_support *ktls_support;
-	_Atomic uint64_t *connections; /* open now, for each receive connector */
-	uint64_t started_s;            /* wall clock at start: part of session ids */
-	uint16_t random_id;            /* and a number that tells this process from another's */
+	struct door *door;
+	uint64_t started_s; /* wall clock at start: part of session ids */
+	uint16_t random_id; /* and a number that tells this process from another's */
 
 	/* Called by each worker on its own thread when it has opened all it needs. */
 	void (*on_open)(void *owner);

@@ -84,6 +84,8 @@ struct session;
 struct session_owner {
 	/* The conversation is over; the session may be freed. */
 	void (*on_closed)(struct session *session);
+	/* One message more is begun. False: its source sends too many. */
+	bool (*on_message)(struct session *session);
 };
 
 struct session {
