@@ -29,8 +29,14 @@
 /* RFC 5321 4.5.3.1.4 asks for 512 and room for extensions; DSN and long paths need 2,048. */
 #define COMMAND_LINE_BYTES_MAX 2048
 
+/* The same with long-addresses (EXCHANGE 2.5). A small I/O buffer holds it. */
+#define LONG_COMMAND_LINE_BYTES_MAX 8000
+
 /* Exchange's MaxAddressLength without XLONGADDR (EXCHANGE 2.5). */
 #define ADDRESS_BYTES_MAX 571
+
+/* And with it. */
+#define LONG_ADDRESS_BYTES_MAX 1860
 
 /* "1.2.3.4" or a v6 address with its NUL; INET6_ADDRSTRLEN. */
 #define ADDRESS_TEXT_BYTES 46

@@ -23,6 +23,7 @@
 	X(tls_failed)              /* inbound handshakes that failed */                          \
 	X(tls_plaintext_injected)  /* plaintext found behind STARTTLS */                         \
 	X(client_cert_refused)     /* MAIL refused for the client certificate */                 \
+	X(revocation_forgiven)     /* revocation lists that could not be had, under soft */      \
 	X(tls_required_refused)    /* MAIL refused for lack of TLS */                            \
 	X(secure_refused_no_tls)   /* MAIL of a listed domain refused: no TLS */                 \
 	X(secure_refused_no_certificate) /* no certificate */                                    \

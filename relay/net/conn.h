@@ -36,6 +36,7 @@
 #include "relay/net/ktls.h"
 #include "relay/net/loop.h"
 #include "relay/net/tls.h"
+#include "relay/pki/peer.h"
 
 /* What all connections of one worker share. */
 struct conn_net {
@@ -136,6 +137,7 @@ struct conn {
 	bool is_settled;         /* on_record was called */
 	const char *ktls_why_not[KTLS_DIRECTION_COUNT];
 	struct tls_facts facts;
+	struct peer *peer; /* what it has shown; NULL without certificate; held */
 
 	struct msghdr message; /* of a receive under kernel TLS */
 	struct iovec piece;
@@ -190,6 +192,20 @@ size_t conn_gathered(const struct conn *conn);
  * leaves in one piece. on_drained comes when all has left.
  */
 void conn_flush(struct conn *conn);
+
+/* Holds back what is gathered, and a flush that was asked for in this turn: until conn_release().
+ */
+static inline void conn_hold(struct conn *conn)
+{
+	conn->is_corked = true;
+	loop_task_cancel(&conn->flush_task);
+}
+
+/* The end of conn_hold(); nothing is flushed by that. */
+static inline void conn_release(struct conn *conn)
+{
+	conn->is_corked = false;
+}
 
 /* The same at once: for bulk, where the room is needed for more. */
 void conn_flush_now(struct conn *conn);

@@ -5,8 +5,8 @@
  * crl.h: revocation lists: files of the configuration, and lists fetched from the
  * distribution points that certificates name.
  *
- * One thread of its own reads, fetches (HTTP, by OpenSSL's OSSL_HTTP_get(); http: URLs only,
- * bounded in time, size and redirections) and stores them; workers only look up, under a
+ * Threads of its own read, fetch (HTTP, by OpenSSL's OSSL_HTTP_get(); http: URLs only,
+ * bounded in time, size and redirections) and store them; workers only look up, under a
  * mutex that nobody holds while waiting. A list is taken only if it parses; whether its
  * signature is right is judged with the chain. Lists are fetched again before their
  * nextUpdate, and every refresh interval; one that cannot be had again stays in force until
@@ -26,12 +26,13 @@ struct crl_options {
 	const char *cache_folder; /* NULL: memory only */
 	uint64_t fetch_timeout_ms;
 	uint64_t refresh_interval_ms;
-	/* Called on the thread when a fetch that somebody asked for has ended, well or not. */
+	/* Called on one of the threads when a fetch that somebody asked for has ended, well or not.
+	 */
 	void (*on_change)(void *owner);
 	void *owner;
 };
 
-/* Starts the thread; lists of the cache folder are there when it returns. -errno. */
+/* Starts the threads; lists of the cache folder are there when it returns. -errno. */
 NODISCARD int crl_start(const struct crl_options *options);
 void crl_stop(void);
 

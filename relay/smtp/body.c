@@ -4,6 +4,7 @@
 #include "relay/base/limits.h"
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
+#include "relay/smtp/stamp.h"
 
 /*
  * body.c: the part of a session between DATA or BDAT and the answer to the message.
@@ -14,6 +15,14 @@
 
 /* Less room than this in the sink is not worth a call. */
 #define BODY_ROOM_MIN 256
+
+/* What may go to the sink beside the text that is at hand: held text, and Exchange's stamps. */
+#define BODY_ROOM_RESERVE (FIREWALL_HELD_MAX + STAMP_BYTES_MAX)
+
+_Static_assert(BODY_ROOM_MIN + BODY_ROOM_RESERVE <= SINK_ROOM_MIN,
+	"a sink that has room at all has enough");
+_Static_assert(OWN_FIELDS_BYTES_MAX >= TRACE_BYTES_MAX + 2 * STAMP_BYTES_MAX,
+	"what is announced leaves room for our own fields");
 
 static const char nexthop_lost[] = "451 4.4.2 Connection to the next hop was lost\r\n";
 
@@ -62,24 +71,63 @@ static struct trace body_trace(const struct session *session)
 		.tls_cipher = facts->cipher,
 		.tls_bits = facts->cipher_bits,
 		.client_subject = facts->subject[0] != '\0' ? facts->subject : NULL,
-		.client_is_verified = facts->verdict == VERDICT_VALID,
+		.client_is_verified = facts->verdict == VERDICT_VALID ||
+				      session->transaction.grant.role == ROLE_PARTNER,
+		.client_domain = session->transaction.grant.role == ROLE_PARTNER
+					 ? session->transaction.grant.domain
+					 : NULL,
 		.recipient = span_of(session->transaction.recipient),
 		.now = time(NULL)};
 }
 
-/* Counters begin, and our Received field goes in front of the message. */
+static struct stamp body_stamp(const struct session *session)
+{
+	const struct grant *grant = &session->transaction.grant;
+
+	return (struct stamp){.fqdn = session->authserv_id,
+		.role = grant->role,
+		.domain = grant->domain,
+		.tls_version = session->conn.facts.version,
+		.tls_cipher = session->conn.facts.cipher};
+}
+
+/* Counters begin, and our fields go in front of the message. */
 static void body_begin(struct session *session, enum session_state state)
 {
+	struct transaction *transaction = &session->transaction;
 	struct trace trace = body_trace(session);
+	struct stamp stamp = body_stamp(session);
 	uint8_t received[TRACE_BYTES_MAX];
-	size_t len = trace_received(&trace, received);
+	char results[STAMP_BYTES_MAX];
+	size_t received_len = trace_received(&trace, received);
+	size_t results_len = stamp_results(&stamp, results);
+	unsigned classes = FIREWALL_STAMP | FIREWALL_ORGANIZATION;
 
 	session_enter(session, state);
-	dot_reader_init(&session->transaction.dot);
-	header_scan_init(&session->transaction.header, session->connector->fqdn);
-	/* Every command was answered, so nothing is gathered in the sink: a field finds room. */
-	ASSERT(session->sink->ops->room(session->sink) >= len);
-	session->sink->ops->body(session->sink, span_make(received, len));
+	/* What one of our own servers says to another stands. */
+	if (transaction->grant.role == ROLE_INTERNAL && session->sink->is_trusted)
+		classes = FIREWALL_STAMP;
+	dot_reader_init(&transaction->dot);
+	header_scan_init(&transaction->header, session->connector->fqdn);
+	firewall_init(&transaction->firewall, classes, session->authserv_id);
+	/* Every command was answered, so nothing is gathered in the sink: the fields find room. */
+	ASSERT(session->sink->ops->room(session->sink) >= received_len + results_len);
+	session->sink->ops->body(session->sink, span_make(received, received_len));
+	session->sink->ops->body(session->sink, span_make(results, results_len));
+}
+
+/*
+ * The header is over. A trusted next hop is told what we think of the sender, unless it is one of
+ * our own that has passed on what was found out before.
+ */
+static void body_end_header(struct session *session)
+{
+	struct stamp stamp = body_stamp(session);
+	char text[STAMP_BYTES_MAX];
+
+	if (session->sink->is_trusted && !session->transaction.firewall.has_auth_as)
+		session->sink->ops->body(
+			session->sink, span_make(text, stamp_exchange(&stamp, text)));
 }
 
 /* Limits and rules that the body may have broken by now. */
@@ -94,7 +142,9 @@ static void body_judge(struct session *session)
 		refusal = "552 5.3.4 Message size exceeds fixed maximum message size\r\n";
 	else if (transaction->header.bytes > connector->max_header_bytes)
 		refusal = "552 5.3.4 Header size exceeds fixed maximum size\r\n";
-	else if (transaction->header.received_count > connector->max_hop_count)
+	else if (transaction->header.received_count > connector->max_hop_count ||
+		 (connector->max_local_hop_count > 0 &&
+			 transaction->header.local_count > connector->max_local_hop_count))
 		refusal = "554 5.4.6 Hop count exceeded - possible mail loop\r\n";
 	else if (flaws & (BODY_BARE_CR | BODY_BARE_LF) && connector->bare_newline == NEWLINE_REJECT)
 		refusal = "550 5.6.11 Bare CR or LF in a message is not allowed\r\n";
@@ -116,22 +166,46 @@ static void body_pass(struct session *session, struct span text)
 		return;
 	header_scan(&transaction->header, text);
 	body_judge(session);
-	if (!transaction->is_discarding)
-		session->sink->ops->body(session->sink, text);
+	while (!transaction->is_discarding && text.len > 0) {
+		bool was_header = !transaction->firewall.is_done;
+		struct span piece = firewall_next(&transaction->firewall, &text);
+
+		if (was_header && transaction->firewall.is_done)
+			body_end_header(session);
+		if (piece.len > 0)
+			session->sink->ops->body(session->sink, piece);
+	}
+}
+
+/* What the firewall still holds of a message that is all header. */
+static void body_pass_rest(struct session *session)
+{
+	struct firewall *firewall = &session->transaction.firewall;
+	struct span rest;
+
+	if (firewall->is_done)
+		return;
+	rest = firewall_end(firewall);
+	if (rest.len > 0)
+		session->sink->ops->body(session->sink, rest);
+	if (firewall_is_at_line(firewall))
+		body_end_header(session);
 }
 
 /* How much input may be taken now; 0: the sink says when. */
 static size_t body_room(struct session *session)
 {
-	size_t room = SIZE_MAX;
+	size_t room;
 
-	if (!session->transaction.is_discarding)
-		room = session->sink->ops->room(session->sink);
-	if (room < BODY_ROOM_MIN) {
+	if (session->transaction.is_discarding)
+		return SIZE_MAX;
+	room = session->sink->ops->room(session->sink);
+	if (room == 0) {
 		session->waits |= SESSION_WAIT_SINK;
 		return 0;
 	}
-	return room;
+	ASSERT(room >= SINK_ROOM_MIN);
+	return session->transaction.firewall.is_done ? room : room - BODY_ROOM_RESERVE;
 }
 
 static void body_log(
@@ -143,12 +217,15 @@ static void body_log(
 	char reply[256];
 
 	log_event(LOG_LEVEL_INFO, session->id, "message",
-		"result=%s code=%u from=%s to=%s recipients=%lu bytes=%lu nexthop=%s reply=%s",
+		"result=%s code=%u from=%s to=%s recipients=%lu bytes=%lu role=%s domain=%s "
+		"nexthop=%s reply=%s",
 		result, code, log_quote_text(transaction->sender, sender, sizeof(sender)),
 		transaction->recipient[0] == '\0'
 			? "-"
 			: log_quote_text(transaction->recipient, recipient, sizeof(recipient)),
 		(unsigned long)transaction->rcpt_accepted, (unsigned long)transaction->body_bytes,
+		role_word(transaction->grant.role),
+		transaction->grant.role == ROLE_PARTNER ? transaction->grant.domain : "-",
 		session->sink->via == NULL ? "-" : session->sink->via,
 		log_quote(text, reply, sizeof(reply)));
 }
@@ -163,10 +240,13 @@ static void body_end_message(struct session *session, unsigned code, struct span
 		STAT(body_bare_newline);
 	if (transaction->dot.flaws & BODY_NUL)
 		STAT(body_nul);
+	STAT_ADD(headers_removed, transaction->firewall.removed);
 	body_log(session, is_accepted ? "accepted" : "refused", code,
 		span_head(wire, wire.len > 2 ? wire.len - 2 : 0));
 	if (is_accepted) {
 		STAT(messages);
+		if (transaction->grant.role == ROLE_PARTNER)
+			STAT(messages_secured);
 		STAT_ADD(message_bytes, transaction->body_bytes);
 		session->message_count++;
 	} else {
@@ -201,6 +281,7 @@ static void body_finish(struct session *session)
 		body_end_refused(session);
 		return;
 	}
+	body_pass_rest(session);
 	session_enter(session, SESSION_FINISH);
 	session->waits |= SESSION_WAIT_SINK;
 	if (session->sink->ops->finish(session->sink) == SINK_FAIL) {

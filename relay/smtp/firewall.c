@@ -11,13 +11,14 @@ enum firewall_state {
 	/* The candidate: bytes since the start of the line, held until it is judged. */
 	FIREWALL_NAME,        /* the name may still become one of ours */
 	FIREWALL_PREFIX,      /* it begins with one of the prefixes: is there a colon? */
-	FIREWALL_NAME_GAP,    /* it is "Authentication-Results": blanks, then a colon */
+	FIREWALL_NAME_GAP,    /* it is one of the whole names: blanks, then a colon */
 	FIREWALL_GAP,         /* before the authserv-id: blanks, folds, comments */
 	FIREWALL_GAP_END,     /* the same, a line has ended: folded? */
 	FIREWALL_COMMENT,     /* inside a comment */
 	FIREWALL_COMMENT_END, /* the same, a line has ended */
 	FIREWALL_TOKEN,       /* the authserv-id, equal to ours so far */
 	FIREWALL_QUOTED,      /* the same in quotes */
+	FIREWALL_EMPTY,       /* a CR behind CR LF: the end of the header, if a LF comes next */
 	FIREWALL_BODY,
 };
 
@@ -29,10 +30,14 @@ enum firewall_act {
 	ACT_RELEASE,        /* the candidate passes, this byte with it */
 	ACT_RELEASE_BEFORE, /* the candidate passes, and this byte is looked at again */
 	ACT_DISCARD,        /* the candidate is taken out, this byte with it */
+	ACT_END,            /* this byte ends the header */
 };
 
+/* Whose presence is noted, where they are not taken out. */
+#define FIREWALL_NOTED 4
+
 static const struct {
-	enum firewall_class class;
+	unsigned class;
 	bool is_prefix;
 	const char *name; /* in lower case */
 } firewall_names[] = {
@@ -40,6 +45,7 @@ static const struct {
 	{FIREWALL_ORGANIZATION, true, "x-ms-exchange-forest-"},
 	{FIREWALL_STAMP, true, "x-postern-"},
 	{FIREWALL_STAMP, false, "authentication-results"},
+	{FIREWALL_NOTED, false, "x-ms-exchange-organization-authas"},
 };
 
 _Static_assert(COUNT_OF(firewall_names) <= CHAR_BIT, "names must fit the set of bits");
@@ -107,10 +113,11 @@ static enum firewall_act firewall_match_name(struct firewall *firewall, uint8_t 
 
 		if (!(firewall->alive & 1u << i))
 			continue;
-		/* Names that are alive differ before the end of the shortest, so one ends first. */
+		/* A prefix ends before the longer names that it begins, and decides for them. */
 		if (to_lower(byte) != (uint8_t)name[at]) {
 			firewall->alive &= (uint8_t) ~(1u << i);
 		} else if (name[at + 1] == '\0') {
+			firewall->name = (uint8_t)i;
 			firewall_enter(firewall,
 				firewall_names[i].is_prefix ? FIREWALL_PREFIX : FIREWALL_NAME_GAP);
 			return ACT_HOLD;
@@ -127,6 +134,11 @@ static enum firewall_act firewall_start(struct firewall *firewall, uint8_t byte)
 	firewall->after_cr = byte == '\r';
 	if (ends_pair)
 		return was_dropped ? ACT_SKIP : ACT_KEEP;
+	firewall->tail_saved = firewall->tail;
+	if (byte == '\r' && firewall->tail == 2) {
+		firewall_enter(firewall, FIREWALL_EMPTY);
+		return ACT_HOLD;
+	}
 	if (is_line_end(byte)) {
 		firewall_enter(firewall, FIREWALL_START_PASS);
 		return ACT_KEEP;
@@ -137,13 +149,12 @@ static enum firewall_act firewall_start(struct firewall *firewall, uint8_t byte)
 	}
 	firewall->alive = 0;
 	for (unsigned i = 0; i < COUNT_OF(firewall_names); i++) {
-		if (firewall->classes & (unsigned)firewall_names[i].class)
+		if ((firewall->classes | FIREWALL_NOTED) & firewall_names[i].class)
 			firewall->alive |= (uint8_t)(1u << i);
 	}
 	firewall->matched = 0;
 	firewall->depth = 0;
 	firewall->is_escaped = false;
-	firewall->tail_saved = firewall->tail;
 	firewall_enter(firewall, FIREWALL_NAME);
 	return firewall_match_name(firewall, byte);
 }
@@ -247,6 +258,30 @@ static enum firewall_act firewall_comment(struct firewall *firewall, uint8_t byt
 	return ACT_HOLD;
 }
 
+/* Behind the whole of a name. */
+static enum firewall_act firewall_name_gap(struct firewall *firewall, uint8_t byte)
+{
+	bool is_noted = firewall_names[firewall->name].class == FIREWALL_NOTED;
+
+	if (is_blank(byte))
+		return ACT_HOLD;
+	if (byte == ':' && !is_noted) {
+		firewall_enter(firewall, FIREWALL_GAP);
+		return ACT_HOLD;
+	}
+	firewall->has_auth_as |= byte == ':';
+	return firewall_release(firewall, ACT_RELEASE_BEFORE);
+}
+
+/* Behind a CR at the start of a line. */
+static enum firewall_act firewall_empty(struct firewall *firewall, uint8_t byte)
+{
+	if (byte == '\n')
+		return ACT_END;
+	firewall_enter(firewall, FIREWALL_START_PASS);
+	return ACT_RELEASE_BEFORE;
+}
+
 /* In a line that is judged. */
 static enum firewall_act firewall_line(struct firewall *firewall, uint8_t byte)
 {
@@ -276,11 +311,7 @@ static enum firewall_act firewall_byte(struct firewall *firewall, uint8_t byte)
 		return is_line_end(byte) ? firewall_release(firewall, ACT_RELEASE_BEFORE)
 					 : ACT_HOLD;
 	case FIREWALL_NAME_GAP:
-		if (byte == ':')
-			firewall_enter(firewall, FIREWALL_GAP);
-		else if (!is_blank(byte))
-			return firewall_release(firewall, ACT_RELEASE_BEFORE);
-		return ACT_HOLD;
+		return firewall_name_gap(firewall, byte);
 	case FIREWALL_GAP:
 		return firewall_gap(firewall, byte);
 	case FIREWALL_GAP_END:
@@ -293,6 +324,8 @@ static enum firewall_act firewall_byte(struct firewall *firewall, uint8_t byte)
 		return firewall_token(firewall, byte);
 	case FIREWALL_QUOTED:
 		return firewall_quoted(firewall, byte);
+	case FIREWALL_EMPTY:
+		return firewall_empty(firewall, byte);
 	case FIREWALL_BODY:
 		break;
 	}
@@ -314,10 +347,6 @@ static enum firewall_act firewall_judge(struct firewall *firewall, uint8_t byte,
 	}
 	if (act == ACT_KEEP || act == ACT_HOLD || act == ACT_RELEASE)
 		firewall_count_tail(firewall, byte);
-	if (firewall->tail == 4) {
-		firewall->is_done = true;
-		firewall_enter(firewall, FIREWALL_BODY);
-	}
 	return act;
 }
 
@@ -341,6 +370,28 @@ static struct span firewall_give_held(struct firewall *firewall, const uint8_t *
 	return held;
 }
 
+/* The empty line is whole: it and all behind it, if nothing stands before it. */
+static struct span firewall_finish(
+	struct firewall *firewall, struct span all, size_t kept, size_t at, struct span *in)
+{
+	if (kept > 0) {
+		/* First what does; then the line is looked at again. */
+		*in = span_skip(all, kept);
+		firewall->tail = firewall->tail_saved;
+		firewall->after_cr = false;
+		firewall_enter(firewall, FIREWALL_START_PASS);
+		return span_head(all, kept);
+	}
+	firewall->is_done = true;
+	firewall_enter(firewall, FIREWALL_BODY);
+	if (firewall->held_len > 0) {
+		*in = span_skip(all, at);
+		return firewall_give_held(firewall, all.data, at);
+	}
+	*in = span_skip(all, all.len);
+	return all;
+}
+
 /*
  * What passes is given out as one piece for as long as nothing is taken out of it. Of the
  * input, bytes before kept pass, and those from kept to at are the candidate's.
@@ -351,7 +402,11 @@ struct span firewall_next(struct firewall *firewall, struct span *in)
 	size_t kept = 0;
 	size_t at = 0;
 
-	while (at < all.len && !firewall->is_done) {
+	if (firewall->is_done) {
+		*in = span_skip(all, all.len);
+		return all;
+	}
+	while (at < all.len) {
 		enum firewall_act act =
 			firewall_judge(firewall, all.data[at], firewall->held_len + (at - kept));
 
@@ -363,6 +418,8 @@ struct span firewall_next(struct firewall *firewall, struct span *in)
 			break;
 		case ACT_HOLD:
 			break;
+		case ACT_END:
+			return firewall_finish(firewall, all, kept, at, in);
 		case ACT_RELEASE:
 		case ACT_RELEASE_BEFORE:
 			if (firewall->held_len > 0) {
@@ -381,10 +438,6 @@ struct span firewall_next(struct firewall *firewall, struct span *in)
 			at = 0;
 			break;
 		}
-	}
-	if (firewall->is_done) {
-		*in = span_skip(all, all.len);
-		return all;
 	}
 	firewall_hold(firewall, all.data + kept, all.len - kept);
 	*in = span_skip(all, all.len);

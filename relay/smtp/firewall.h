@@ -34,9 +34,11 @@ struct firewall {
 	unsigned classes;
 	const char *authserv_id; /* ours, compared without regard to case */
 	unsigned removed;        /* fields taken out so far */
+	bool has_auth_as;        /* X-MS-Exchange-Organization-AuthAs was there, and has passed */
 	bool is_done;            /* the empty line has passed: the rest is body */
 	/* private */
 	uint8_t state;
+	uint8_t name;  /* which of those to look for the line begins with */
 	uint8_t alive; /* names that the bytes so far may become; bits */
 	uint8_t tail;  /* how much of CR LF CR LF has been passed on last, candidate included */
 	uint8_t tail_saved; /* the same, without the candidate */
@@ -53,9 +55,16 @@ void firewall_init(struct firewall *firewall, unsigned classes, const char *auth
 /*
  * Looks at the next piece: from in->data on, *in is advanced past what was looked at, and what is
  * to be passed on now is returned: a part of the input, or of firewall->held (valid until the
- * next call), maybe empty. Call until in->len is 0.
+ * next call), maybe empty. Call until in->len is 0. When is_done turns true, what that call
+ * returns begins with the empty line: so fields can be added before it.
  */
 struct span firewall_next(struct firewall *firewall, struct span *in);
 
 /* The message is over: what is still held (a message that ends in its header), maybe empty. */
 struct span firewall_end(struct firewall *firewall);
+
+/* Does what has passed end with a line, or is there nothing? */
+static inline bool firewall_is_at_line(const struct firewall *firewall)
+{
+	return firewall->tail == 2;
+}

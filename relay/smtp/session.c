@@ -5,6 +5,7 @@
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
 #include "relay/smtp/line.h"
+#include <errno.h>
 #include <stdarg.h>
 #include <time.h>
 
@@ -27,7 +28,6 @@ static const uint16_t session_next[SESSION_STATE_COUNT] = {
 	[SESSION_CLOSE] = BIT(SESSION_CLOSE),
 };
 
-static void session_run(struct session *session);
 static void session_begin_tls(struct session *session);
 
 static struct session *session_of(struct conn *conn)
@@ -52,8 +52,10 @@ static void session_restart_deadline(struct session *session)
 	uint64_t life = session->opened_ms + connector->connection_timeout_ms;
 
 	/* While the sink is awaited the peer owes us nothing: only its life is bounded. */
-	if (session->waits & (SESSION_WAIT_SINK | SESSION_WAIT_REPLIES))
+	if (session->waits & (SESSION_WAIT_SINK | SESSION_WAIT_REPLIES | SESSION_WAIT_TARPIT))
 		idle = life;
+	if (session->waits & SESSION_WAIT_PROOF)
+		idle = session->proof_due_ms;
 	conn_deadline(&session->conn, idle < life ? idle : life);
 }
 
@@ -61,6 +63,8 @@ static void session_restart_deadline(struct session *session)
 
 void session_write(struct session *session, struct span wire)
 {
+	protolog_sent(&session->protolog, wire);
+	tarpit_consider(session, wire);
 	if (conn_write(&session->conn, wire) == wire.len)
 		return;
 	/* A peer that reads nothing and asks on: what it was owed is cut off with it. */
@@ -126,6 +130,7 @@ void session_close(struct session *session)
 	if (session->state == SESSION_FINISH)
 		body_log_unanswered(session);
 	session_reset(session);
+	tarpit_stop(session);
 	session_enter(session, SESSION_CLOSE);
 	conn_close(&session->conn);
 }
@@ -139,58 +144,36 @@ void session_kick(struct session *session, const char *reply)
 	session_close(session);
 }
 
+/* There is no time for patience any more. */
+static void session_end_tarpit(struct session *session)
+{
+	tarpit_stop(session);
+	session_run(session);
+}
+
 void session_drain(struct session *session)
 {
 	session->is_draining = true;
 	if (session->state <= SESSION_READY)
 		session_kick(
 			session, "421 4.3.2 Service not available, closing transmission channel");
+	else if (session->waits & SESSION_WAIT_TARPIT)
+		session_end_tarpit(session);
 }
 
 static void session_on_closed(struct conn *conn)
 {
 	struct session *session = session_of(conn);
-	char helo[SESSION_HELO_BYTES];
 
-	log_event(LOG_LEVEL_INFO, session->id, "session-end",
-		"peer=%s helo=%s messages=%lu errors=%lu seconds=%lu", session->peer,
-		log_quote_text(session->helo, helo, sizeof(helo)),
-		(unsigned long)session->message_count, (unsigned long)session->errors,
-		(unsigned long)((loop_now_ms(conn->net->loop) - session->opened_ms) / 1000));
+	session_log_closed(session);
 	session->owner->on_closed(session);
-}
-
-static const char *session_end_word(enum conn_end why)
-{
-	switch (why) {
-	case CONN_END_EOF:
-		return "eof";
-	case CONN_END_RESET:
-		return "reset";
-	case CONN_END_TLS:
-		return "tls";
-	case CONN_END_KEY_UPDATE:
-		return "key-update";
-	}
-	UNREACHABLE();
 }
 
 static void session_on_end(struct conn *conn, enum conn_end why)
 {
 	struct session *session = session_of(conn);
-	char text[128];
 
-	if (session->state == SESSION_TLS || why == CONN_END_TLS) {
-		STAT(tls_failed);
-		log_event(LOG_LEVEL_WARNING, session->id, "tls-failed", "peer=%s why=%s",
-			session->peer,
-			log_quote_text(
-				conn->tls != NULL ? tls_error(conn->tls) : session_end_word(why),
-				text, sizeof(text)));
-	} else if ((session->state >= SESSION_MAIL && session->waits == 0) || why != CONN_END_EOF) {
-		log_event(LOG_LEVEL_INFO, session->id, "lost", "peer=%s why=%s", session->peer,
-			session_end_word(why));
-	}
+	session_log_end(session, why);
 	/* It may have said its last word and still wait for the answer: a message may hang on that.
 	 */
 	if (why == CONN_END_EOF && session->waits != 0 && session->state != SESSION_TLS)
@@ -205,6 +188,11 @@ static void session_on_timeout(struct conn *conn)
 	uint64_t life = session->opened_ms + session->connector->connection_timeout_ms;
 	bool is_old = loop_now_ms(conn->net->loop) >= life;
 
+	if (session->waits & SESSION_WAIT_PROOF && !is_old) {
+		session_proof_changed(session); /* it did not come in time: MAIL is told so */
+		return;
+	}
+	session->end_word = "Local(Timeout)";
 	STAT(sessions_timed_out);
 	log_event(LOG_LEVEL_INFO, session->id, "timeout", "peer=%s why=%s", session->peer,
 		is_old ? "connection-timeout" : "connection-inactivity-timeout");
@@ -315,10 +303,14 @@ static bool session_run_line(struct session *session)
 		conn_consume(&session->conn, consumed);
 		return !session->is_skipping;
 	}
-	switch (line_next(in, COMMAND_LINE_BYTES_MAX, &line)) {
+	switch (line_next(in,
+		session->connector->long_addresses ? LONG_COMMAND_LINE_BYTES_MAX
+						   : COMMAND_LINE_BYTES_MAX,
+		&line)) {
 	case LINE_MORE:
 		return false;
 	case LINE_OK:
+		session_log_line(session, line);
 		if (!verb_run(session, line))
 			return false;
 		break;
@@ -326,6 +318,7 @@ static bool session_run_line(struct session *session)
 	case LINE_NUL:
 		if (!session_may_reply(session))
 			return false;
+		session_log_line(session, line);
 		session_error(session, "500 5.5.2 Bare CR, LF or NUL in a command line");
 		break;
 	case LINE_LONG:
@@ -335,6 +328,7 @@ static bool session_run_line(struct session *session)
 		session->is_skipping = true;
 		return true;
 	}
+	session->is_line_logged = false;
 	if (session->state != SESSION_CLOSE)
 		conn_consume(&session->conn, line.len + 2);
 	return true;
@@ -395,7 +389,7 @@ static bool session_should_push(const struct session *session)
  * Goes as far as input, output and sink allow, then sends all replies at once
  * and says what it waits for. Every event ends here.
  */
-static void session_run(struct session *session)
+void session_run(struct session *session)
 {
 	if (session->is_running)
 		return;
@@ -414,7 +408,8 @@ static void session_run(struct session *session)
 	}
 	if (session_should_push(session))
 		session->sink->ops->push(session->sink);
-	conn_flush(&session->conn);
+	if (!tarpit_holds(session))
+		conn_flush(&session->conn);
 	session_restart_deadline(session);
 	if (session->starts_tls && conn_is_drained(&session->conn))
 		session_begin_tls(session);
@@ -422,6 +417,14 @@ static void session_run(struct session *session)
 		session_close(session);
 	else if (session->waits == 0 && !session->starts_tls && session->state != SESSION_TLS)
 		conn_read(&session->conn);
+}
+
+void session_proof_changed(struct session *session)
+{
+	if (!(session->waits & SESSION_WAIT_PROOF) || session->state == SESSION_CLOSE)
+		return;
+	session->waits &= ~(unsigned)SESSION_WAIT_PROOF;
+	session_run(session);
 }
 
 static void session_on_input(struct conn *conn)
@@ -473,32 +476,35 @@ static void session_begin_tls(struct session *session)
 	session->is_extended = false;
 	session->announced = 0;
 	session_restart_deadline(session);
-	rc = conn_start_tls(&session->conn, session->tls_context, NULL, NULL);
+	/* An implicit one can lack its certificate: then there is nothing to say, and no words. */
+	rc = session->tls_context == NULL
+		     ? -ENOENT
+		     : conn_start_tls(&session->conn, session->tls_context, NULL, NULL);
 	if (rc == 0)
 		return;
-	log_event(
-		LOG_LEVEL_ERROR, session->id, "tls-failed", "peer=%s why=no-memory", session->peer);
+	log_event(LOG_LEVEL_ERROR, session->id, "tls-failed", "peer=%s why=%s", session->peer,
+		rc == -ENOENT ? "no-certificate-of-ours" : "no-memory");
 	session_close(session);
 }
 
-/* Only a proved partner gets the kernel, unless the connector asks nobody for proof. */
 static void session_on_tls(struct conn *conn)
 {
 	struct session *session = session_of(conn);
 	const struct receive_connector *connector = session->connector;
-	bool is_proved =
-		conn->facts.verdict == VERDICT_VALID || (conn->facts.verdict == VERDICT_NOT_ASKED);
+	struct grant grant;
+	bool may_kernel = admission_prove(session, &grant);
 
 	STAT(tls_handshakes);
 	if (conn->facts.is_resumed)
 		STAT(tls_resumed);
+	session_log_tls(session, &grant);
 	session_enter(
 		session, connector->tls == TLS_MODE_IMPLICIT ? SESSION_GREETING : SESSION_HELLO);
 	if (connector->tls == TLS_MODE_IMPLICIT)
 		session_greet(session);
 	if (connector->tls_settings.ktls == KTLS_OFF)
 		conn_allow_ktls(conn, KTLS_OFF, "configured");
-	else if (is_proved)
+	else if (may_kernel)
 		conn_allow_ktls(conn, connector->tls_settings.ktls, "configured");
 	else
 		conn_allow_ktls(conn, KTLS_OFF, "peer-not-proved");
@@ -507,20 +513,7 @@ static void session_on_tls(struct conn *conn)
 
 static void session_on_record(struct conn *conn)
 {
-	struct session *session = session_of(conn);
-	const struct tls_facts *facts = &conn->facts;
-	char record[128];
-	char subject[PEER_SUBJECT_BYTES];
-
-	log_event(LOG_LEVEL_INFO, session->id, "tls",
-		"peer=%s version=%s cipher=%s bits=%u resumed=%s client-cert=%s subject=%s spki=%s "
-		"record=%s",
-		session->peer, facts->version, facts->cipher, facts->cipher_bits,
-		facts->is_resumed ? "yes" : "no", verdict_word(facts->verdict),
-		log_quote_text(facts->subject[0] == '\0' ? NULL : facts->subject, subject,
-			sizeof(subject)),
-		facts->spki_sha256[0] == '\0' ? "-" : facts->spki_sha256,
-		conn_record_print(conn, record, sizeof(record)));
+	session_log_record(session_of(conn));
 }
 
 static void session_on_connected(struct conn *conn, int result)
@@ -556,6 +549,9 @@ void session_open(struct session *session, struct conn_net *net, int fd)
 	session->is_ending = false;
 	session->drop_left = 0;
 	session->starts_tls = false;
+	session->is_proved = session->connector->external_authoritative;
+	session->is_line_logged = false;
+	session->proof_due_ms = 0;
 	session->errors = 0;
 	session->opened_ms = loop_now_ms(net->loop);
 	session->message_count = 0;
@@ -563,6 +559,9 @@ void session_open(struct session *session, struct conn_net *net, int fd)
 	session->helo[0] = '\0';
 	session->sink->events = &session_sink_events;
 	session->sink->owner = session;
+	session->authserv_id = session->world->policy->fqdn;
+	tarpit_open(session);
+	session_log_open(session);
 	STAT(sessions);
 	if (session->connector->tls == TLS_MODE_IMPLICIT) {
 		session_begin_tls(session);

@@ -15,7 +15,8 @@
  *   (RFC 3207 4.2).
  *
  * Owns: its conn, and the transaction between MAIL and the sink's answer.
- * Borrows: the connector, until on_closed of its owner.
+ * Borrows: the connector, until on_closed of its owner. Who may send is asked of the snapshot
+ * in force at MAIL, through *world, which its owner changes with a reload.
  * Fails: never upward. A peer's mistakes are replies; ours are assertions.
  *
  * While a verb waits (TLS, sink) nothing is read from the peer, so the receive
@@ -24,9 +25,13 @@
  * verb waits until all are there.
  */
 
+#include "policy/admit.h"
 #include "policy/policy.h"
+#include "relay/base/protolog.h"
 #include "relay/net/conn.h"
+#include "relay/pki/trust.h"
 #include "relay/smtp/dot.h"
+#include "relay/smtp/firewall.h"
 #include "relay/smtp/header.h"
 #include "relay/smtp/sink.h"
 #include "relay/smtp/trace.h"
@@ -49,12 +54,30 @@ enum session_wait {
 	SESSION_WAIT_DRAIN = 1,   /* replies must leave first */
 	SESSION_WAIT_SINK = 2,    /* the sink has to answer or make room */
 	SESSION_WAIT_REPLIES = 4, /* answers to MAIL and RCPT, before the next verb */
+	SESSION_WAIT_PROOF = 8,   /* a revocation list that tells whether the peer may send */
+	SESSION_WAIT_TARPIT = 16, /* a reply to a mistake is held back for a while */
+};
+
+/* The snapshot in force, and what it believes. */
+struct session_world {
+	const struct policy *policy;
+	const struct trust_set *trusts;
+};
+
+/* What MAIL was admitted as. */
+struct grant {
+	enum role role;
+	char partner[64];              /* ROLE_PARTNER: its name, for the log */
+	char domain[DOMAIN_BYTES_MAX]; /* and the domain that it has proved */
 };
 
 #define SESSION_ID_BYTES 24
 #define SESSION_HELO_BYTES 256
 #define SESSION_SENDER_BYTES 320
 #define SESSION_REPLY_BYTES 1024
+
+/* What we add to a message: Received, Authentication-Results, Exchange's stamps. */
+#define OWN_FIELDS_BYTES_MAX 4352
 
 /* What MAIL began. */
 struct transaction {
@@ -72,7 +95,9 @@ struct transaction {
 	uint64_t body_bytes;
 	uint64_t chunk_left;
 	bool chunk_is_last;
+	struct grant grant;
 	struct header_scan header;
+	struct firewall firewall;
 	struct dot_reader dot;
 	char sender[SESSION_SENDER_BYTES];    /* "<a@b>", for the log */
 	char recipient[SESSION_SENDER_BYTES]; /* the only one, or "" */
@@ -91,8 +116,10 @@ struct session_owner {
 struct session {
 	struct conn conn;
 	const struct session_owner *owner;
+	const struct session_world *world;
 	const struct receive_connector *connector;
 	const struct tls_context *tls_context; /* NULL: no TLS here */
+	const char *authserv_id;               /* transport fqdn of the connector's snapshot */
 	struct sink *sink;
 
 	enum session_state state;
@@ -107,10 +134,17 @@ struct session {
 	bool is_draining;   /* no further message is begun */
 	uint64_t drop_left; /* of a refused chunk: octets still to be read and thrown away */
 	const char *drop_reply; /* what answers it then */
+	bool is_proved;         /* replies to its mistakes need not wait */
+	bool is_line_logged;    /* the line at hand is in the protocol log already */
+	enum role logged_role;  /* what the protocol log was told */
 	bool starts_tls;        /* STARTTLS was answered 220: TLS begins when that has left */
 	uint64_t errors;        /* protocol errors so far */
 	uint64_t opened_ms;
+	uint64_t proof_due_ms; /* how long a revocation list is waited for; 0: it is not */
 	uint64_t message_count;
+	struct timer tarpit;
+	struct protolog protolog;
+	const char *end_word; /* why it ended, for the protocol log */
 
 	struct transaction transaction;
 	char id[SESSION_ID_BYTES];
@@ -120,7 +154,7 @@ struct session {
 
 /*
  * Begins a conversation on an accepted socket. The caller has taken the session
- * from its pool and set owner, connector, tls_context, sink, id and peer.
+ * from its pool and set owner, world, connector, tls_context, sink, id and peer.
  */
 void session_open(struct session *session, struct conn_net *net, int fd);
 
@@ -130,7 +164,13 @@ void session_drain(struct session *session);
 /* Ends it now with a 421. */
 void session_kick(struct session *session, const char *reply);
 
-/* For verbs.c. */
+/* A revocation list has come, or cannot be had: a MAIL that waits is looked at again. */
+void session_proof_changed(struct session *session);
+
+/* For verbs.c and the others of this folder. */
+
+/* Goes as far as input, output and sink allow. Every event ends here. */
+void session_run(struct session *session);
 
 /* Assigns the state; asserts that the edge is legal. */
 void session_enter(struct session *session, enum session_state state);
@@ -186,3 +226,53 @@ void body_log_unanswered(const struct session *session);
 /* Take what they can of the input. False: there is none, or it has to wait. */
 NODISCARD bool body_run_data(struct session *session);
 NODISCARD bool body_run_chunk(struct session *session);
+
+/* admission.c: may it send? Policy's answers, and what follows from them. */
+
+enum admission_step {
+	ADMISSION_PASSED,
+	ADMISSION_REFUSED, /* it was answered */
+	ADMISSION_AWAITED, /* not now: the command is given again */
+};
+
+/* MAIL FROM:sender. Passed: *out says as what. */
+NODISCARD enum admission_step admission_sender(
+	struct session *session, struct span sender, struct grant *out);
+
+/* RCPT TO:recipient. */
+NODISCARD enum admission_step admission_recipient(struct session *session, struct span recipient);
+
+/*
+ * After the handshake: settles what is said of the certificate in the log (facts.verdict), and
+ * is_proved. May the records go to the kernel? Only for a peer that was not asked for proof, or
+ * that proved to be somebody: by the connector's own rules, as a partner, or as one of our servers.
+ */
+bool admission_prove(struct session *session, struct grant *out);
+
+/* Would anything be accepted from this peer? Then it is worth asking the path what it carries. */
+bool admission_is_possible(const struct session *session);
+
+/* tarpit.c: replies to mistakes wait, unless the peer is proved. */
+
+void tarpit_open(struct session *session);
+
+/* Before a reply is gathered: begins the wait if it is one to a mistake. */
+void tarpit_consider(struct session *session, struct span reply);
+
+/* Must what is gathered stay here? */
+bool tarpit_holds(struct session *session);
+
+/* The end of it, by the timer or early; harmless otherwise. What is gathered may leave. */
+void tarpit_stop(struct session *session);
+
+/* session_log.c: events, and rows of the protocol log. */
+
+void session_log_open(struct session *session);
+void session_log_role(struct session *session, enum role role);
+void session_log_line(struct session *session, struct span line);
+void session_log_tls(struct session *session, const struct grant *grant);
+void session_log_record(const struct session *session);
+
+/* The peer, or the network, has ended it. */
+void session_log_end(struct session *session, enum conn_end why);
+void session_log_closed(struct session *session);

@@ -22,6 +22,9 @@ enum sink_status {
 		      over */
 };
 
+/* Less room than this is none: so much may be held back by whoever writes. */
+#define SINK_ROOM_MIN 2048
+
 struct sink;
 
 struct sink_ops {
@@ -34,7 +37,10 @@ struct sink_ops {
 	/* The body begins. All earlier replies have come, and one recipient is accepted at least.
 	 */
 	enum sink_status (*data)(struct sink *sink);
-	/* How much text body() takes now. 0: none; then on_ready comes when that changes. */
+	/*
+	 * How much text body() takes now, SINK_ROOM_MIN at least. 0: none; then on_ready comes
+	 * when that changes.
+	 */
 	size_t (*room)(struct sink *sink);
 	/* Body text, unstuffed, no more than room() said. */
 	void (*body)(struct sink *sink, struct span text);
@@ -66,4 +72,6 @@ struct sink {
 	const char *refusal; /* SINK_FAIL: a whole reply line without CR LF */
 	unsigned offer;      /* enum ehlo_keyword bits that the path can carry */
 	uint64_t offer_size; /* its SIZE limit in octets; 0: none known */
+	bool is_trusted;     /* the destination is trusted with Exchange's header fields; known when
+				data() has returned SINK_DONE or its answer has come */
 };

@@ -14,7 +14,7 @@
 /* All that is not a value: the words below, brackets, folds and the date. */
 #define TRACE_FIXED_BYTES_MAX 256
 
-_Static_assert(2 * TRACE_NAME_BYTES_MAX + 5 * TRACE_WORD_BYTES_MAX + TRACE_SUBJECT_BYTES_MAX +
+_Static_assert(3 * TRACE_NAME_BYTES_MAX + 5 * TRACE_WORD_BYTES_MAX + TRACE_SUBJECT_BYTES_MAX +
 			       TRACE_RCPT_BYTES_MAX + TRACE_FIXED_BYTES_MAX <=
 		       TRACE_BYTES_MAX,
 	"the longest Received field must fit");
@@ -136,7 +136,12 @@ static void trace_put_tls(struct trace_text *text, const struct trace *trace)
 	}
 	trace_put(text, " bits)\r\n\t client certificate \"");
 	trace_put_subject(text, span_of(trace->client_subject));
-	trace_put(text, trace->client_is_verified ? "\" verified)\r\n" : "\" not verified)\r\n");
+	trace_put(text, trace->client_is_verified ? "\" verified" : "\" not verified");
+	if (trace->client_is_verified && trace->client_domain != NULL) {
+		trace_put(text, " for ");
+		trace_put_word(text, span_of(trace->client_domain), TRACE_NAME_BYTES_MAX);
+	}
+	trace_put(text, ")\r\n");
 }
 
 /* The keyword behind "with" (RFC 3848, RFC 6531 4.3). HELO has none for TLS: the comment says it.

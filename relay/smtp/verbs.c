@@ -35,46 +35,11 @@ static bool session_is_secured(const struct session *session)
 	return session->conn.facts.version != NULL;
 }
 
-/*
- * Why this peer may not send, as a reply, or NULL. The handshake let any
- * certificate pass, so that here the peer can be told what is wrong with it.
- */
-static bool session_refuses_sender(struct session *session)
+/* Without a certificate of ours there is no TLS (EXCHANGE 5.1). */
+static bool session_may_start_tls(const struct session *session)
 {
-	const struct receive_connector *connector = session->connector;
-	enum verdict verdict = session->conn.facts.verdict;
-	unsigned class = connector->permanent_tls_refusals ? 5 : 4;
-
-	if (connector->require_tls && !session_is_secured(session)) {
-		STAT(tls_required_refused);
-		log_event(LOG_LEVEL_INFO, session->id, "refused", "peer=%s why=tls-required",
-			session->peer);
-		session_error(session, "%s",
-			class == 5 ? "530 5.7.0 Must issue a STARTTLS command first"
-				   : "451 5.7.3 STARTTLS is required to send mail");
-		return true;
-	}
-	if (connector->client_certificate != CLIENT_CERTIFICATE_REQUIRE || verdict == VERDICT_VALID)
-		return false;
-	STAT(client_cert_refused);
-	if (!session_is_secured(session))
-		verdict = VERDICT_EMPTY;
-	log_event(LOG_LEVEL_WARNING, session->id, "refused",
-		"peer=%s why=client-certificate status=%s", session->peer, verdict_word(verdict));
-	session_error(session, "%s %u.7.5 Certificate validation failure: %s",
-		class == 5 ? "550" : "454", class, verdict_word(verdict));
-	return true;
-}
-
-/* Would anything be accepted from this peer? Then it is worth asking the path what it carries. */
-static bool session_may_send(const struct session *session)
-{
-	const struct receive_connector *connector = session->connector;
-
-	if (connector->require_tls && !session_is_secured(session))
-		return false;
-	return connector->client_certificate != CLIENT_CERTIFICATE_REQUIRE ||
-	       session->conn.facts.verdict == VERDICT_VALID;
+	return session->connector->tls == TLS_MODE_STARTTLS && session->tls_context != NULL &&
+	       !session_is_secured(session);
 }
 
 static void session_announce_size(struct session *session)
@@ -82,9 +47,9 @@ static void session_announce_size(struct session *session)
 	uint64_t size = session->connector->max_message_bytes;
 	uint64_t path = session->sink->offer & EHLO_SIZE ? session->sink->offer_size : 0;
 
-	/* Our own Received field is added on the way, so the path's limit shrinks by that. */
-	if (path > TRACE_BYTES_MAX && path - TRACE_BYTES_MAX < size)
-		size = path - TRACE_BYTES_MAX;
+	/* Our own fields are added on the way, so the path's limit shrinks by that. */
+	if (path > OWN_FIELDS_BYTES_MAX && path - OWN_FIELDS_BYTES_MAX < size)
+		size = path - OWN_FIELDS_BYTES_MAX;
 	session->announced_size = size;
 }
 
@@ -112,19 +77,25 @@ void session_answer_ehlo(struct session *session)
 	session_announce_size(session);
 	session_enter(session, SESSION_READY);
 	session_reply(session, "250-%s Hello [%s]", connector->fqdn, session->peer);
-	if (session->announced & EHLO_SIZE)
+	if (session->announced & EHLO_SIZE && connector->size == SIZE_WITHOUT_VALUE)
+		session_reply(session, "250-SIZE");
+	else if (session->announced & EHLO_SIZE)
 		session_reply(session, "250-SIZE %lu", (unsigned long)session->announced_size);
 	for (unsigned i = 0; i < COUNT_OF(plain); i++) {
 		if (session->announced & plain[i].keyword)
 			session_reply(session, "250-%s", plain[i].text);
 	}
-	if (connector->tls == TLS_MODE_STARTTLS && !session_is_secured(session))
+	if (session_may_start_tls(session))
 		session_reply(session, "250-STARTTLS");
 	session_reply(session, "250 HELP");
 }
 
 static void verb_helo(struct session *session, const struct command *command)
 {
+	if (session->connector->require_ehlo_domain && command->domain.len == 0) {
+		session_error(session, "501 5.5.4 Invalid domain name");
+		return;
+	}
 	if (session->state > SESSION_READY)
 		session_reset(session);
 	(void)snprintf(session->helo, sizeof(session->helo), "%.*s", (int)command->domain.len,
@@ -140,7 +111,8 @@ static void verb_helo(struct session *session, const struct command *command)
 	session->sink->offer = 0;
 	session->sink->offer_size = 0;
 	session->is_ehlo_waiting = true;
-	if (session_may_send(session) && session->sink->ops->hello(session->sink) == SINK_WAIT) {
+	if (admission_is_possible(session) &&
+		session->sink->ops->hello(session->sink) == SINK_WAIT) {
 		session->waits |= SESSION_WAIT_SINK;
 		return;
 	}
@@ -188,38 +160,60 @@ static void verb_log_mail(const struct session *session, const struct command *c
 		log_quote(command->path, sender, sizeof(sender)), (unsigned long)command->size);
 }
 
-static void verb_mail(struct session *session, const struct command *command)
+/* What is wrong with this MAIL, apart from who says it. True: it was answered. */
+static bool session_refuses_mail(struct session *session, const struct command *command)
 {
-	struct transaction *transaction = &session->transaction;
-	enum sink_status status;
-
-	if (session->state == SESSION_MAIL) {
-		session_error(session, "503 5.5.2 Sender already specified");
-		return;
-	}
-	if (session_refuses_sender(session) || session_refuses_params(session, command))
-		return;
+	if (session_refuses_params(session, command))
+		return true;
 	if (command->params & PARAM_SIZE && command->size > session->announced_size) {
 		session_reply(session, "552 5.3.4 Message size exceeds fixed maximum message size");
-		return;
+		return true;
 	}
 	if (session->is_draining) {
 		session_kick(
 			session, "421 4.3.2 Service not available, closing transmission channel");
-		return;
+		return true;
 	}
+	if (!session->owner->on_message(session)) {
+		STAT(message_rate_refused);
+		log_event(LOG_LEVEL_INFO, session->id, "refused", "peer=%s why=message-rate",
+			session->peer);
+		session_kick(session, "421 4.4.2 Message submission rate for this client has "
+				      "exceeded the configured limit");
+		return true;
+	}
+	return false;
+}
+
+static bool verb_mail(struct session *session, const struct command *command)
+{
+	struct transaction *transaction = &session->transaction;
+	enum admission_step step;
+	enum sink_status status;
+	struct grant grant;
+
+	if (session->state == SESSION_MAIL) {
+		session_error(session, "503 5.5.2 Sender already specified");
+		return true;
+	}
+	step = admission_sender(session, command->path, &grant);
+	if (step != ADMISSION_PASSED)
+		return step == ADMISSION_REFUSED;
+	if (session_refuses_mail(session, command))
+		return true;
 	*transaction = (struct transaction){.is_mail_pending = true,
 		.pending = 1,
 		.is_utf8 = (command->params & PARAM_SMTPUTF8) != 0,
-		.is_binary = command->body == BODY_BINARYMIME};
+		.is_binary = command->body == BODY_BINARYMIME,
+		.grant = grant};
 	(void)snprintf(transaction->sender, sizeof(transaction->sender), "%.*s",
 		(int)command->path.len, (const char *)command->path.data);
 	verb_log_mail(session, command);
-	status = session->sink->ops->mail(session->sink, command, TRACE_BYTES_MAX);
+	status = session->sink->ops->mail(session->sink, command, OWN_FIELDS_BYTES_MAX);
 	if (status == SINK_FAIL) {
 		*transaction = (struct transaction){0};
 		session_reply(session, "%s", session->sink->refusal);
-		return;
+		return true;
 	}
 	session_enter(session, SESSION_MAIL);
 	if (status == SINK_DONE) {
@@ -227,12 +221,46 @@ static void verb_mail(struct session *session, const struct command *command)
 		transaction->is_mail_pending = false;
 		session_reply(session, "250 2.1.0 Sender OK");
 	}
+	return true;
+}
+
+/* One recipient more. Of one that is too long to keep, nothing is: half of it would be another. */
+static void verb_count_rcpt(struct transaction *transaction, struct span path)
+{
+	transaction->rcpt_count++;
+	transaction->recipient[0] = '\0';
+	if (transaction->rcpt_count == 1 && path.len < sizeof(transaction->recipient))
+		(void)snprintf(transaction->recipient, sizeof(transaction->recipient), "%.*s",
+			(int)path.len, (const char *)path.data);
+}
+
+/* The sink is asked to take one. False: it is given again. */
+static bool verb_give_rcpt(struct session *session, const struct command *command)
+{
+	struct transaction *transaction = &session->transaction;
+	enum sink_status status = session->sink->ops->rcpt(session->sink, command);
+
+	/* A refusal of ours may not overtake the answers that are under way. */
+	if (status == SINK_FULL || (status == SINK_FAIL && transaction->pending > 0)) {
+		session->waits |= SESSION_WAIT_REPLIES;
+		return false;
+	}
+	verb_count_rcpt(transaction, command->path);
+	if (status == SINK_WAIT) {
+		transaction->pending++;
+	} else if (status == SINK_DONE) {
+		transaction->rcpt_accepted++;
+		session_reply(session, "250 2.1.5 Recipient OK");
+	} else {
+		session_reply(session, "%s", session->sink->refusal);
+	}
+	return true;
 }
 
 static bool verb_rcpt(struct session *session, const struct command *command)
 {
 	struct transaction *transaction = &session->transaction;
-	enum sink_status status;
+	enum admission_step step;
 
 	if (session->state != SESSION_MAIL || transaction->has_bdat) {
 		if (!session_may_reply(session))
@@ -257,25 +285,12 @@ static bool verb_rcpt(struct session *session, const struct command *command)
 		(void)session_refuses_params(session, command);
 		return true;
 	}
-	status = session->sink->ops->rcpt(session->sink, command);
-	/* A refusal of ours may not overtake the answers that are under way. */
-	if (status == SINK_FULL || (status == SINK_FAIL && transaction->pending > 0)) {
-		session->waits |= SESSION_WAIT_REPLIES;
-		return false;
-	}
-	transaction->rcpt_count++;
-	(void)snprintf(transaction->recipient, sizeof(transaction->recipient), "%.*s",
-		transaction->rcpt_count == 1 ? (int)command->path.len : 0,
-		(const char *)command->path.data);
-	if (status == SINK_WAIT) {
-		transaction->pending++;
-	} else if (status == SINK_DONE) {
-		transaction->rcpt_accepted++;
-		session_reply(session, "250 2.1.5 Recipient OK");
-	} else {
-		session_reply(session, "%s", session->sink->refusal);
-	}
-	return true;
+	step = admission_recipient(session, command->path);
+	if (step == ADMISSION_REFUSED)
+		verb_count_rcpt(transaction, command->path);
+	if (step != ADMISSION_PASSED)
+		return step == ADMISSION_REFUSED;
+	return verb_give_rcpt(session, command);
 }
 
 /* Is a body in order? Else says why not. */
@@ -367,7 +382,7 @@ static void verb_bdat(struct session *session, const struct command *command)
 
 static void verb_starttls(struct session *session, const struct command *command, size_t line_len)
 {
-	if (session->connector->tls != TLS_MODE_STARTTLS || session_is_secured(session)) {
+	if (!session_may_start_tls(session)) {
 		session_error(session, "503 5.5.1 STARTTLS is not available");
 		return;
 	}
@@ -447,7 +462,9 @@ static void verb_bad(struct session *session, const struct command *command)
 bool verb_run(struct session *session, struct span line)
 {
 	struct command command;
-	enum command_status status = command_parse(line, ADDRESS_BYTES_MAX, &command);
+	enum command_status status = command_parse(line,
+		session->connector->long_addresses ? LONG_ADDRESS_BYTES_MAX : ADDRESS_BYTES_MAX,
+		&command);
 
 	if (status == COMMAND_OK && command.verb == VERB_RCPT) {
 		if (session->state >= SESSION_READY)
@@ -470,8 +487,7 @@ bool verb_run(struct session *session, struct span line)
 		verb_helo(session, &command);
 		break;
 	case VERB_MAIL:
-		verb_mail(session, &command);
-		break;
+		return verb_mail(session, &command);
 	case VERB_DATA:
 		verb_data(session);
 		break;

@@ -257,6 +257,41 @@ static void test_firewall_classes(void **state)
 	}
 }
 
+/* What the sender says of itself is noted when it passes; who adds a field finds the place. */
+static void test_firewall_auth_as(void **state)
+{
+	static const struct {
+		unsigned classes;
+		const char *in;
+		bool want;
+	} cases[] = {
+		{FIREWALL_STAMP, "A: b\r\n" ORG "AuthAs: Anonymous\r\n\r\n", true},
+		{FIREWALL_STAMP, "A: b\r\n" ORG "AUTHAS \t:\r\n\r\n", true},
+		{0, ORG "AuthAs: Anonymous\r\n\r\n", true},
+		{FIREWALL_STAMP, ORG "AuthAsX: Anonymous\r\n\r\n", false},
+		{FIREWALL_STAMP, ORG "AuthAs\r\n : a\r\n\r\n", false},
+		{FIREWALL_STAMP, "\r\n" ORG "AuthAs: a\r\n\r\n", false},
+		{BOTH, ORG "AuthAs: Anonymous\r\n\r\n", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct span in = span_of(cases[i].in);
+
+		for (size_t cut = 0; cut <= in.len; cut++) {
+			struct firewall_out out = {0};
+			struct firewall firewall;
+
+			firewall_init(&firewall, cases[i].classes, OURS);
+			firewall_give(&firewall, &out, span_head(in, cut));
+			firewall_give(&firewall, &out, span_skip(in, cut));
+			assert_true(firewall.is_done);
+			assert_int_equal(firewall.has_auth_as, cases[i].want);
+			assert_int_equal(out.len, in.len - (cases[i].classes == BOTH ? 45 : 0));
+		}
+	}
+}
+
 /* A body is not copied, nor cut in pieces. */
 static void test_firewall_body(void **state)
 {
@@ -269,7 +304,13 @@ static void test_firewall_body(void **state)
 	firewall_init(&firewall, BOTH, OURS);
 	got = firewall_next(&firewall, &in);
 	assert_ptr_equal(got.data, header);
-	assert_int_equal(got.len, sizeof(header) - 1);
+	assert_int_equal(got.len, 6);
+	assert_false(firewall.is_done);
+	assert_true(firewall_is_at_line(&firewall));
+	got = firewall_next(&firewall, &in);
+	assert_ptr_equal(got.data, header + 6);
+	assert_int_equal(got.len, 6);
+	assert_true(firewall.is_done);
 	assert_int_equal(in.len, 0);
 	in = span_of("X-Postern-A: b\r\n");
 	got = firewall_next(&firewall, &in);
@@ -285,6 +326,7 @@ int main(void)
 		cmocka_unit_test(test_firewall_results),
 		cmocka_unit_test(test_firewall_long),
 		cmocka_unit_test(test_firewall_classes),
+		cmocka_unit_test(test_firewall_auth_as),
 		cmocka_unit_test(test_firewall_body),
 	};
 

@@ -119,6 +119,9 @@ static void test_trace_tls(void **state)
 		"\t client certificate \"CN=mx.example,O=Example\" verified)\r\n"
 		"\tby edge.example (Postern, connector internet) with ESMTPS id 08DE1\r\n"
 		"\tfor <a@b>; Sat, 21 Nov 2026 22:46:05 +0000\r\n");
+	trace.client_domain = "treyresearch.test";
+	trace_check_has(&trace, "\t client certificate \"CN=mx.example,O=Example\" verified for "
+				"treyresearch.test)\r\n");
 	trace.client_is_verified = false;
 	trace_check_has(&trace, "\"CN=mx.example,O=Example\" not verified)\r\n");
 	trace.client_subject = NULL;
@@ -259,12 +262,14 @@ static void test_trace_longest(void **state)
 	trace.peer_address = "::" L100;
 	trace.fqdn = trace.connector = trace.session_id = name;
 	trace.tls_version = trace.tls_cipher = trace.client_subject = name;
+	trace.client_domain = name;
+	trace.client_is_verified = true;
 	trace.tls_bits = 4294967295u;
 	trace.is_utf8 = true;
 	trace.recipient = span_make(rcpt, sizeof(rcpt));
 	len = trace_received(&trace, out);
 	trace_check_form(span_make(out, len));
-	assert_true(len > 255 * 2 + 64 * 5 + 256 + 573);
+	assert_true(len > 255 * 3 + 64 * 5 + 256 + 573);
 }
 
 int main(void)

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/smtp/session.h"
+
+#include "policy/admit.h"
+#include "relay/base/log.h"
+#include "relay/base/stats.h"
+#include <time.h>
+
+/*
+ * session_log.c: what the log and the protocol log are told of a session (EXCHANGE 12.1). Where
+ * the latter is not kept, that costs no more than a look at a bool.
+ */
+
+static void session_print_endpoint(
+	const struct sockaddr_storage *storage, char *out, size_t out_bytes)
+{
+	const struct address address = {.sockaddr = *storage, .len = sizeof(*storage)};
+
+	if (storage->ss_family == AF_INET || storage->ss_family == AF_INET6)
+		address_print(&address, out, out_bytes);
+}
+
+/* Exchange's names for what a role may do here; of ours, those that have an equal (EXCHANGE 2.4).
+ */
+static const char *session_permissions(const struct session *session, enum role role)
+{
+	switch (role) {
+	case ROLE_ANONYMOUS:
+		return session->connector->permission_groups & PERMISSION_ANONYMOUS
+			       ? "SMTPSubmit SMTPAcceptAnySender "
+				 "SMTPAcceptAuthoritativeDomainSender AcceptRoutingHeaders"
+			       : "None";
+	case ROLE_PARTNER:
+		return "SMTPSubmit AcceptRoutingHeaders";
+	case ROLE_INTERNAL:
+		return "SMTPSubmit SMTPAcceptAnyRecipient SMTPAcceptAnySender "
+		       "SMTPAcceptAuthoritativeDomainSender AcceptRoutingHeaders "
+		       "AcceptOrganizationHeaders AcceptForestHeaders";
+	case ROLE_COUNT:
+		break;
+	}
+	UNREACHABLE();
+}
+
+static void session_note_role(struct session *session, enum role role)
+{
+	session->logged_role = role;
+	protolog_note(&session->protolog, "Set Session Permissions", "%s",
+		session_permissions(session, role));
+}
+
+void session_log_role(struct session *session, enum role role)
+{
+	if (session->protolog.is_on && role != session->logged_role)
+		session_note_role(session, role);
+}
+
+void session_log_open(struct session *session)
+{
+	struct sockaddr_storage near = {0};
+	struct sockaddr_storage far = {0};
+	socklen_t near_len = sizeof(near);
+	socklen_t far_len = sizeof(far);
+
+	session->protolog.is_on =
+		session->connector->protocol_logging == PROTOCOL_LOGGING_VERBOSE &&
+		session->world->policy->protocol_log_folder != NULL;
+	session->end_word = "Local";
+	if (!session->protolog.is_on)
+		return;
+	session->protolog = (struct protolog){.is_on = true,
+		.set = PROTOLOG_RECEIVE,
+		.connector = session->connector->name,
+		.fqdn = session->connector->fqdn,
+		.session = session->id};
+	if (getsockname(session->conn.fd, (struct sockaddr *)&near, &near_len) == 0)
+		session_print_endpoint(
+			&near, session->protolog.local, sizeof(session->protolog.local));
+	if (getpeername(session->conn.fd, (struct sockaddr *)&far, &far_len) == 0)
+		session_print_endpoint(
+			&far, session->protolog.remote, sizeof(session->protolog.remote));
+	protolog_open(&session->protolog);
+	session_note_role(session,
+		session->connector->external_authoritative ? ROLE_INTERNAL : ROLE_ANONYMOUS);
+}
+
+void session_log_line(struct session *session, struct span line)
+{
+	if (session->is_line_logged)
+		return;
+	session->is_line_logged = true;
+	protolog_received(&session->protolog, line);
+}
+
+static void session_print_date(int64_t date, char *out, size_t out_bytes)
+{
+	time_t seconds = (time_t)date;
+	struct tm utc;
+
+	(void)gmtime_r(&seconds, &utc);
+	(void)strftime(out, out_bytes, "%Y-%m-%dT%H:%M:%SZ", &utc);
+}
+
+static void session_note_certificate(struct session *session, const struct peer *peer)
+{
+	char from[32];
+	char to[32];
+
+	session_print_date(peer->not_before, from, sizeof(from));
+	session_print_date(peer->not_after, to, sizeof(to));
+	protolog_note(&session->protolog, "Received certificate",
+		"subject=%s issuer=%s serial=%s not-before=%s not-after=%s names=%s", peer->subject,
+		peer->issuer, peer->serial, from, to, peer->names_text);
+	protolog_note(&session->protolog, "Certificate thumbprint", "%s", peer->thumbprint);
+}
+
+void session_log_tls(struct session *session, const struct grant *grant)
+{
+	const struct tls_facts *facts = &session->conn.facts;
+	const char *word = verdict_word(facts->verdict);
+
+	if (!session->protolog.is_on)
+		return;
+	protolog_note(&session->protolog, NULL,
+		"TLS protocol %s negotiation succeeded using %s with strength %u bits",
+		facts->version, facts->cipher, facts->cipher_bits);
+	if (session->connector->client_certificate == CLIENT_CERTIFICATE_NONE)
+		return;
+	if (session->conn.peer != NULL)
+		session_note_certificate(session, session->conn.peer);
+	protolog_note(
+		&session->protolog, NULL, "Client certificate chain validation status: '%s'", word);
+	if (grant->role == ROLE_PARTNER)
+		protolog_note(&session->protolog, NULL, "TlsDomain='%s'; Status='%s'",
+			grant->domain, word);
+	else
+		protolog_note(&session->protolog, NULL, "TlsDomainCapabilities='None'; Status='%s'",
+			session->conn.peer == NULL ? "NoRemoteCertificate" : word);
+}
+
+void session_log_record(const struct session *session)
+{
+	const struct tls_facts *facts = &session->conn.facts;
+	char record[128];
+	char subject[PEER_SUBJECT_BYTES];
+
+	log_event(LOG_LEVEL_INFO, session->id, "tls",
+		"peer=%s version=%s cipher=%s bits=%u resumed=%s client-cert=%s subject=%s spki=%s "
+		"record=%s",
+		session->peer, facts->version, facts->cipher, facts->cipher_bits,
+		facts->is_resumed ? "yes" : "no", verdict_word(facts->verdict),
+		log_quote_text(facts->subject[0] == '\0' ? NULL : facts->subject, subject,
+			sizeof(subject)),
+		facts->spki_sha256[0] == '\0' ? "-" : facts->spki_sha256,
+		conn_record_print(&session->conn, record, sizeof(record)));
+}
+
+static const char *session_end_word(enum conn_end why)
+{
+	switch (why) {
+	case CONN_END_EOF:
+		return "eof";
+	case CONN_END_RESET:
+		return "reset";
+	case CONN_END_TLS:
+		return "tls";
+	case CONN_END_KEY_UPDATE:
+		return "key-update";
+	}
+	UNREACHABLE();
+}
+
+/* For the protocol log, in Exchange's form. */
+static const char *session_end_reason(enum conn_end why)
+{
+	switch (why) {
+	case CONN_END_EOF:
+		return "Remote";
+	case CONN_END_RESET:
+		return "Remote(SocketError)";
+	case CONN_END_TLS:
+	case CONN_END_KEY_UPDATE:
+		return "Remote(TlsError)";
+	}
+	UNREACHABLE();
+}
+
+void session_log_end(struct session *session, enum conn_end why)
+{
+	const struct tls *tls = session->conn.tls;
+	char text[128];
+
+	session->end_word = session_end_reason(why);
+	if (session->state == SESSION_TLS || why == CONN_END_TLS) {
+		STAT(tls_failed);
+		log_event(LOG_LEVEL_WARNING, session->id, "tls-failed", "peer=%s why=%s",
+			session->peer,
+			log_quote_text(tls != NULL ? tls_error(tls) : session_end_word(why), text,
+				sizeof(text)));
+		protolog_note(&session->protolog, NULL, "TLS negotiation failed with error %s",
+			tls != NULL ? tls_error(tls) : session_end_word(why));
+	} else if ((session->state >= SESSION_MAIL && session->waits == 0) || why != CONN_END_EOF) {
+		log_event(LOG_LEVEL_INFO, session->id, "lost", "peer=%s why=%s", session->peer,
+			session_end_word(why));
+	}
+}
+
+void session_log_closed(struct session *session)
+{
+	char helo[SESSION_HELO_BYTES];
+
+	protolog_close(&session->protolog, session->end_word);
+	log_event(LOG_LEVEL_INFO, session->id, "session-end",
+		"peer=%s helo=%s messages=%lu errors=%lu seconds=%lu", session->peer,
+		log_quote_text(session->helo, helo, sizeof(helo)),
+		(unsigned long)session->message_count, (unsigned long)session->errors,
+		(unsigned long)((loop_now_ms(session->conn.net->loop) - session->opened_ms) /
+				1000));
+}
