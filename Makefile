@@ -41,6 +41,7 @@ LIBS := -lssl -lcrypto -luring -lconfuse -lidn2 -lunbound
 CORE_SRC := $(wildcard relay/base/*.c policy/*.c relay/pki/*.c relay/net/*.c relay/smtp/*.c relay/mail/*.c) \
 	$(filter-out relay/main.c,$(wildcard relay/*.c))
 CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)
+CTL_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard relay/ctl/*.c))
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 TOOL_SRC := $(wildcard tests/tools/*.c)
@@ -64,9 +65,12 @@ $(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_OWN) $(LIBS)
 endef
 
 .PHONY: all
-all: $(B)/postern ## build the relay (default)
+all: $(B)/postern $(B)/posternctl ## build the relay and its tool (default)
 
 $(B)/postern: $(B)/relay/main.o $(CORE_OBJ)
+	$(link)
+
+$(B)/posternctl: $(CTL_OBJ) $(B)/libpostern.a
 	$(link)
 
 $(B)/%.o: %.c Makefile
@@ -247,7 +251,9 @@ install: all ## into PREFIX=/usr/local, with DESTDIR in front of all paths
 	install -d $(addprefix $(DESTDIR),$(SBINDIR) $(MANDIR)/man5 $(MANDIR)/man8 $(EXAMPLEDIR) \
 		$(MODULESDIR) $(UNITDIR))
 	install -m 755 $(B)/postern $(DESTDIR)$(SBINDIR)/postern
+	install -m 755 $(B)/posternctl $(DESTDIR)$(SBINDIR)/posternctl
 	install -m 644 relay/postern.8 $(DESTDIR)$(MANDIR)/man8/postern.8
+	install -m 644 relay/ctl/posternctl.8 $(DESTDIR)$(MANDIR)/man8/posternctl.8
 	install -m 644 policy/postern.conf.5 $(DESTDIR)$(MANDIR)/man5/postern.conf.5
 	install -m 644 $(EXAMPLES) $(DESTDIR)$(EXAMPLEDIR)
 	echo tls >$(DESTDIR)$(MODULESDIR)/postern.conf
@@ -256,7 +262,8 @@ install: all ## into PREFIX=/usr/local, with DESTDIR in front of all paths
 	chmod 644 $(DESTDIR)$(MODULESDIR)/postern.conf $(DESTDIR)$(UNITDIR)/postern.service
 
 uninstall: ## remove what install put there, and nothing else
-	rm -f $(addprefix $(DESTDIR),$(SBINDIR)/postern $(MANDIR)/man8/postern.8 \
+	rm -f $(addprefix $(DESTDIR),$(SBINDIR)/postern $(SBINDIR)/posternctl \
+		$(MANDIR)/man8/postern.8 $(MANDIR)/man8/posternctl.8 \
 		$(MANDIR)/man5/postern.conf.5 $(MODULESDIR)/postern.conf $(UNITDIR)/postern.service \
 		$(EXAMPLES:policy/examples/%=$(EXAMPLEDIR)/%))
 	rmdir $(DESTDIR)$(EXAMPLEDIR) $(DESTDIR)$(EXAMPLEDIR)/.. 2>/dev/null || true

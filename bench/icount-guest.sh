@@ -24,6 +24,9 @@ config() { # KTLS
 		  client-certificate = require
 		  trust-anchors = "$pki/treyresearch-ca.pem"
 		  ktls = $1
+		  message-rate-limit = unlimited
+		  max-inbound-connection-per-source = unlimited
+		  max-inbound-connection-percentage-per-source = 100
 		  deliver = proxy
 		  send-connector = "inside"
 		}

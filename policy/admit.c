@@ -13,6 +13,15 @@
 
 #define TRACE_BYTES 640
 
+/* Whose certificate it turned out to be. */
+struct proof {
+	const struct partner *partner; /* NULL: nobody's */
+	const char *domain;
+	enum name_match match;
+	bool is_pending; /* NULL for now: a revocation list is on its way */
+	bool is_known;
+};
+
 /* One question to answer, with all that it depends on. */
 struct inquiry {
 	const struct policy *policy;
@@ -20,14 +29,7 @@ struct inquiry {
 	const struct admit_peer *peer;
 	const struct admit_trace *trace;
 	struct admission *out;
-};
-
-/* Whose certificate it turned out to be. */
-struct proof {
-	const struct partner *partner; /* NULL: nobody's */
-	const char *domain;
-	enum name_match match;
-	bool is_pending; /* NULL for now: a revocation list is on its way */
+	struct proof *proof; /* whose certificate it is, once somebody had to know */
 };
 
 PRINTF_LIKE(4, 5)
@@ -65,21 +67,6 @@ static const char *client_certificate_word(enum client_certificate mode)
 	return words[mode];
 }
 
-static bool admit_client_certificate(const struct inquiry *ask)
-{
-	const enum client_certificate mode = ask->connector->client_certificate;
-	const enum verdict verdict = ask->out->verdict;
-	const bool passed = mode != CLIENT_CERTIFICATE_REQUIRE || verdict == VERDICT_VALID;
-
-	trace_rule(ask->trace, "client-certificate", passed,
-		"client-certificate is %s, for the connector the certificate is %s",
-		client_certificate_word(mode), verdict_word(verdict));
-	if (!passed)
-		ask->out->status =
-			verdict == VERDICT_NOT_ASKED ? ADMIT_WAIT : ADMIT_CLIENT_CERTIFICATE;
-	return passed;
-}
-
 static const struct internal_server *internal_find(const struct inquiry *ask)
 {
 	for (unsigned i = 0; ask->peer->has_certificate && i < ask->policy->internal_server_count;
@@ -90,6 +77,31 @@ static const struct internal_server *internal_find(const struct inquiry *ask)
 			return server;
 	}
 	return NULL;
+}
+
+/*
+ * client-certificate = require. Our own server's key is enough, and so is the certificate of a
+ * partner: on a domain-secure connector it is looked at when the sender has been
+ * (admit_required()).
+ */
+static bool admit_client_certificate(const struct inquiry *ask)
+{
+	const enum client_certificate mode = ask->connector->client_certificate;
+	const enum verdict verdict = ask->out->verdict;
+	const bool is_internal = (ask->connector->permission_groups & PERMISSION_INTERNAL) != 0 &&
+				 internal_find(ask) != NULL;
+	const bool passed =
+		mode != CLIENT_CERTIFICATE_REQUIRE || verdict == VERDICT_VALID || is_internal ||
+		(ask->connector->domain_secure && !ask->connector->external_authoritative);
+
+	trace_rule(ask->trace, "client-certificate", passed,
+		"client-certificate is %s, for the connector the certificate is %s%s",
+		client_certificate_word(mode), verdict_word(verdict),
+		is_internal ? ", its key is one of our own servers'" : "");
+	if (!passed)
+		ask->out->status =
+			verdict == VERDICT_NOT_ASKED ? ADMIT_WAIT : ADMIT_CLIENT_CERTIFICATE;
+	return passed;
 }
 
 /*
@@ -195,6 +207,16 @@ static struct proof partner_prove(const struct inquiry *ask, const struct partne
 	return (struct proof){.is_pending = is_pending};
 }
 
+/* The same for any partner, found out once. */
+static struct proof partner_prove_any(const struct inquiry *ask)
+{
+	if (!ask->proof->is_known) {
+		*ask->proof = partner_prove(ask, NULL);
+		ask->proof->is_known = true;
+	}
+	return *ask->proof;
+}
+
 static void admit_as_partner(const struct inquiry *ask, const struct partner *partner,
 	const char *domain, enum name_match match)
 {
@@ -293,7 +315,7 @@ static void admit_unlisted(const struct inquiry *ask, const char *domain)
 
 	if (!is_ours || !ask->connector->domain_secure || !ask->peer->has_certificate)
 		return;
-	proof = partner_prove(ask, NULL);
+	proof = partner_prove_any(ask);
 	if (proof.is_pending) {
 		trace_rule(ask->trace, "own-domain", false,
 			"%s is one of accepted-domains; whose certificate it is is not known yet",
@@ -323,7 +345,7 @@ static void admit_null_sender(const struct inquiry *ask)
 			"no domain, and nobody is proved on this connector: the rules for anybody");
 		return;
 	}
-	proof = partner_prove(ask, NULL);
+	proof = partner_prove_any(ask);
 	if (proof.partner != NULL) {
 		admit_as_partner(ask, proof.partner, proof.domain, proof.match);
 		trace_rule(ask->trace, "null-sender", true,
@@ -380,6 +402,30 @@ static void admit_domain(const struct inquiry *ask, struct span text)
 	ask->out->status = ADMIT_SECURE_CONNECTOR;
 }
 
+/* Who is nobody's partner for this sender still has to have a good certificate, if one is required.
+ */
+static void admit_required(const struct inquiry *ask)
+{
+	const enum verdict verdict = ask->out->verdict;
+	struct proof proof = {.partner = NULL};
+	bool passed = verdict == VERDICT_VALID;
+
+	if (!ask->connector->domain_secure || ask->out->role != ROLE_ANONYMOUS ||
+		ask->connector->client_certificate != CLIENT_CERTIFICATE_REQUIRE)
+		return;
+	if (!passed)
+		proof = partner_prove_any(ask);
+	passed |= proof.partner != NULL;
+	trace_rule(ask->trace, "client-certificate", passed,
+		"for the connector it is %s, and it is %s%s", verdict_word(verdict),
+		proof.partner == NULL ? "no partner's" : "that of partner ",
+		proof.partner == NULL ? "" : proof.partner->name);
+	if (!passed)
+		ask->out->status = proof.is_pending || verdict == VERDICT_NOT_ASKED
+					   ? ADMIT_WAIT
+					   : ADMIT_CLIENT_CERTIFICATE;
+}
+
 /* r5b: has the role a right to submit here? Internal has, or would not be internal. */
 static void admit_permission(const struct inquiry *ask)
 {
@@ -417,7 +463,8 @@ void admit_sender(const struct policy *policy, const struct receive_connector *c
 	const struct admit_peer *peer, struct span sender, const struct admit_trace *trace,
 	struct admission *out)
 {
-	const struct inquiry ask = {policy, connector, peer, trace, out};
+	struct proof proof = {0};
+	const struct inquiry ask = {policy, connector, peer, trace, out, &proof};
 
 	ASSERT(peer->is_tls || !peer->has_certificate);
 	*out = (struct admission){.verdict = peer_verdict(connector, peer)};
@@ -430,6 +477,8 @@ void admit_sender(const struct policy *policy, const struct receive_connector *c
 		else
 			admit_domain(&ask, path_domain(sender));
 	}
+	if (out->status == ADMIT_OK)
+		admit_required(&ask);
 	if (out->status == ADMIT_OK)
 		admit_permission(&ask);
 }

@@ -18,8 +18,8 @@
 #define NAME_BYTES 253
 #define LABEL_BYTES 63
 
-/* In UTF-8 a domain is longer than its A-labels, but not by more than this. */
-#define DOMAIN_UTF8_BYTES (4 * DOMAIN_BYTES_MAX)
+/* Longer than any domain in UTF-8: a label of 63 bytes stands for less than four times that. */
+#define DOMAIN_UTF8_BYTES 1024
 
 /* A name of a certificate, or one that it must have: "*.base" or "base". */
 struct name {
@@ -56,12 +56,11 @@ static bool label_is_number(struct span label)
 /* A host name without a trailing dot. Its last label has a letter: else it is an address. */
 static bool span_is_host(struct span text)
 {
-	struct span label = text;
-
 	if (text.len > NAME_BYTES)
 		return false;
 	for (;;) {
-		label = span_head(text, span_find(text, '.'));
+		const struct span label = span_head(text, span_find(text, '.'));
+
 		if (!label_is_host(label))
 			return false;
 		if (label.len == text.len)
@@ -113,7 +112,8 @@ static int domain_put_unicode(struct span domain, char out[static DOMAIN_BYTES_M
 	uint8_t *ascii = NULL;
 	int error = 0;
 
-	if (domain.len > DOMAIN_UTF8_BYTES || span_find(domain, '\0') < domain.len)
+	if (domain.len == 0 || domain.len > DOMAIN_UTF8_BYTES ||
+		span_find(domain, '\0') < domain.len)
 		return -EINVAL;
 	memcpy(text, domain.data, domain.len);
 	text[domain.len] = '\0';
@@ -213,9 +213,12 @@ static struct name name_of_common(struct span common, char room[static DOMAIN_BY
 {
 	struct name name = name_of(common);
 
-	if (!span_is_ascii(name.base))
-		name.base =
-			domain_normalize(name.base, room) == 0 ? span_of(room) : (struct span){0};
+	/* With its trailing dot, so that only one is taken off, in whatever script it is. */
+	if (!span_is_ascii(common)) {
+		const struct span base = span_skip(common, name.is_wildcard ? 2 : 0);
+
+		name.base = domain_normalize(base, room) == 0 ? span_of(room) : (struct span){0};
+	}
 	return name;
 }
 

@@ -14,7 +14,9 @@
  *   - with the switch common-name, and only if there is no dNSName at all: the CNs, by the
  *     same rules
  * A name with a NUL in it, or one that is no host name, proves nothing. An IP address in the
- * certificate proves nothing. A trailing dot counts as none.
+ * certificate proves nothing. A trailing dot counts as none. "*" stands for a whole label and in
+ * front only; "*.com", over a top-level domain, proves nothing. Longer public suffixes
+ * are not known here: that nobody has "*.co.uk" is for the anchors to see to.
  */
 
 #include "relay/base/assert.h"

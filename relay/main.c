@@ -75,6 +75,20 @@ static int run_version(void)
 	return EXIT_SUCCESS;
 }
 
+/* Peers' certificates that are remembered while nobody uses them. */
+#define PEERS_KEPT 4096
+
+/* Anchors, lists and pins: those that cannot be used are told with their line. */
+static int check_trust(const struct policy *policy)
+{
+	struct trust_set *trusts;
+	int rc = trust_set_create(policy, stderr, &trusts);
+
+	if (rc == 0)
+		trust_set_destroy(&trusts);
+	return rc;
+}
+
 /* The TLS settings too, since only OpenSSL can tell whether a certificate file is any good. */
 static int check_tls(const struct policy *policy)
 {
@@ -153,8 +167,8 @@ static int run_check(const char *file)
 
 	if (policy_load(file, stderr, &policy) < 0)
 		return EXIT_USAGE;
-	rc = tls_init() < 0 || check_tls(policy) < 0 || check_size(policy) < 0 ||
-			     check_caps(policy, &caps) < 0
+	rc = tls_init() < 0 || check_trust(policy) < 0 || check_tls(policy) < 0 ||
+			     check_size(policy) < 0 || check_caps(policy, &caps) < 0
 		     ? EXIT_USAGE
 		     : EXIT_SUCCESS;
 	policy_destroy(&policy);
@@ -204,6 +218,7 @@ static int drop_privileges(const char *user)
 
 struct relay {
 	struct policy *policy;
+	struct trust_set *trusts;
 	struct loop_caps caps;
 	struct ktls_support ktls_support;
 	struct worker_shared shared;
@@ -270,10 +285,14 @@ static int relay_create_workers(struct relay *relay)
 	unsigned count = relay->policy->workers != 0 ? relay->policy->workers
 			 : cores > 0                 ? (unsigned)cores
 						     : 1;
-	int rc = 0;
+	int rc = trust_set_create(relay->policy, stderr, &relay->trusts);
+
+	if (rc < 0)
+		return rc;
 
 	relay->workers = calloc(count, sizeof(*relay->workers));
 	relay->shared = (struct worker_shared){.policy = relay->policy,
+		.trusts = relay->trusts,
 		.caps = &relay->caps,
 		.ktls_support = &relay->ktls_support,
 		.started_s = (uint64_t)time(NULL),
@@ -332,6 +351,8 @@ static int relay_stop(struct relay *relay)
 		worker_destroy(&relay->workers[i]);
 	free(relay->workers);
 	door_destroy(&relay->shared.door);
+	trust_set_destroy(&relay->trusts);
+	peer_cache_destroy();
 	return rc;
 }
 
@@ -366,7 +387,8 @@ static int run_relay(const char *file)
 		policy_destroy(&relay.policy);
 		return EXIT_FAILURE;
 	}
-	if (tls_init() < 0 || check_tls(relay.policy) < 0 || check_size(relay.policy) < 0 ||
+	if (tls_init() < 0 || peer_cache_create(PEERS_KEPT) < 0 || check_trust(relay.policy) < 0 ||
+		check_tls(relay.policy) < 0 || check_size(relay.policy) < 0 ||
 		check_caps(relay.policy, &relay.caps) < 0) {
 		policy_destroy(&relay.policy);
 		return EXIT_USAGE;

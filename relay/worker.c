@@ -44,7 +44,7 @@ struct worker {
 	struct conn_net net;
 	struct pool sessions;
 	struct link open_sessions;
-	struct nexthop *nexthops;         /* by send connector */
+	struct router *router;
 	struct tls_context *tls_contexts; /* by receive connector */
 	struct listener *listeners;
 	unsigned listener_count;
@@ -213,7 +213,9 @@ static void worker_on_accept(struct listener *listener, int fd)
 	if (own == NULL)
 		return;
 	own->worker = worker;
-	proxy_init(&own->proxy, &worker->nexthops[connector->send_connector->index]);
+	proxy_init(&own->proxy, &(const struct proxy_options){.router = worker->router,
+					.connector = connector->send_connector,
+					.session = own->session.id});
 	own->session.owner = &worker_session_owner;
 	own->session.connector = connector;
 	own->session.tls_context =
@@ -244,8 +246,7 @@ static void worker_drain_now(struct worker *worker)
 		listener_close(&worker->listeners[i]);
 	LIST_FOR_EACH (link, after, &worker->open_sessions)
 		session_drain(&OWNER_OF(link, struct worker_session, link)->session);
-	for (unsigned i = 0; i < worker->shared->policy->send_connector_count; i++)
-		nexthop_drain(&worker->nexthops[i]);
+	router_drain(worker->router);
 	timer_set(loop_timers(worker->loop), &worker->drain_timer,
 		loop_now_ms(worker->loop) + worker->shared->policy->drain_timeout_ms);
 }
@@ -260,11 +261,10 @@ static void worker_drain_expired(struct timer *timer)
 	LIST_FOR_EACH (link, after, &worker->open_sessions)
 		session_kick(&OWNER_OF(link, struct worker_session, link)->session,
 			"421 4.3.2 Service not available, closing transmission channel");
-	for (unsigned i = 0; i < worker->shared->policy->send_connector_count; i++)
-		nexthop_abort(&worker->nexthops[i]);
+	router_abort(worker->router);
 }
 
-static bool worker_is_done(const struct worker *worker)
+static bool worker_is_done(struct worker *worker)
 {
 	if (!worker->is_draining || !list_is_empty(&worker->open_sessions))
 		return false;
@@ -272,11 +272,7 @@ static bool worker_is_done(const struct worker *worker)
 		if (!listener_is_closed(&worker->listeners[i]))
 			return false;
 	}
-	for (unsigned i = 0; i < worker->shared->policy->send_connector_count; i++) {
-		if (!nexthop_is_closed(&worker->nexthops[i]))
-			return false;
-	}
-	return !worker->log_op.in_flight;
+	return router_is_closed(worker->router) && !worker->log_op.in_flight;
 }
 
 static void worker_on_wake(struct op *op, int32_t result, uint32_t flags)
@@ -341,7 +337,8 @@ static int worker_create_tls(struct worker *worker)
 		const struct tls_context_options options = {.settings = &connector->tls_settings,
 			.is_server = true,
 			.client_certificate = connector->client_certificate,
-			.name = connector->name};
+			.name = connector->name,
+			.trust = worker->shared->trusts->receive[i]};
 
 		if (connector->tls != TLS_MODE_NONE)
 			rc = tls_context_create(
@@ -350,15 +347,12 @@ static int worker_create_tls(struct worker *worker)
 			(void)fprintf(stderr, "%s:%u: receive-connector \"%s\": %s\n", policy->file,
 				connector->line, connector->name, error);
 	}
-	for (unsigned i = 0; rc == 0 && i < policy->send_connector_count; i++) {
-		const struct send_connector *connector = &policy->send_connectors[i];
-
-		rc = nexthop_create(&worker->nexthops[i], &worker->net, connector, worker->index,
-			error, sizeof(error));
-		if (rc < 0)
-			(void)fprintf(stderr, "%s:%u: send-connector \"%s\": %s\n", policy->file,
-				connector->line, connector->name, error);
-	}
+	if (rc == 0)
+		rc = router_create(&(const struct router_options){.policy = policy,
+					   .trusts = worker->shared->trusts,
+					   .net = &worker->net,
+					   .worker_id = worker->index},
+			stderr, &worker->router);
 	return rc;
 }
 
@@ -392,12 +386,11 @@ static int worker_allocate(struct worker *worker)
 	for (unsigned i = 0; i < policy->receive_connector_count; i++)
 		worker->listener_count += policy->receive_connectors[i].binding_count;
 	worker->listeners = calloc(worker->listener_count, sizeof(*worker->listeners));
-	worker->nexthops = calloc(policy->send_connector_count + 1, sizeof(*worker->nexthops));
 	worker->tls_contexts =
 		calloc(policy->receive_connector_count + 1, sizeof(*worker->tls_contexts));
 	worker->log_filling = calloc(1, sizeof(*worker->log_filling));
 	worker->log_writing = calloc(1, sizeof(*worker->log_writing));
-	if (worker->listeners == NULL || worker->nexthops == NULL || worker->tls_contexts == NULL ||
+	if (worker->listeners == NULL || worker->tls_contexts == NULL ||
 		worker->log_filling == NULL || worker->log_writing == NULL)
 		return -ENOMEM;
 	for (unsigned i = 0; i < worker->listener_count; i++)
@@ -446,6 +439,8 @@ static int worker_open(struct worker *worker)
 		return rc;
 	}
 	rc = worker_create_sessions(worker);
+	if (rc == 0)
+		rc = router_open(worker->router);
 	if (rc < 0)
 		return rc;
 	for (unsigned i = 0; i < worker->listener_count; i++)
@@ -455,6 +450,19 @@ static int worker_open(struct worker *worker)
 	if (worker->signal_fd >= 0)
 		worker_await_signal(worker);
 	return 0;
+}
+
+/* Tickets and sessions end with the lists or the policy that they were given under. */
+static void worker_refresh_tls(struct worker *worker)
+{
+	const struct policy *policy = worker->shared->policy;
+	uint64_t generation = worker->shared->trusts->generation;
+
+	for (unsigned i = 0; i < policy->receive_connector_count; i++) {
+		if (worker->tls_contexts[i].ctx != NULL)
+			tls_context_refresh(&worker->tls_contexts[i], generation);
+	}
+	router_refresh_tls(worker->router);
 }
 
 static void *worker_main(void *arg)
@@ -467,6 +475,7 @@ static void *worker_main(void *arg)
 		worker->shared->on_open(worker->shared->owner);
 	log_attach(worker->log_filling);
 	while (worker->result == 0 && !worker_is_done(worker)) {
+		worker_refresh_tls(worker);
 		worker->result = loop_turn(worker->loop);
 		worker_log_flush(worker);
 	}
@@ -512,8 +521,7 @@ void worker_destroy(struct worker **out)
 	policy = worker->shared->policy;
 	for (unsigned i = 0; worker->listeners != NULL && i < worker->listener_count; i++)
 		listener_destroy(&worker->listeners[i]);
-	for (unsigned i = 0; worker->nexthops != NULL && i < policy->send_connector_count; i++)
-		nexthop_destroy(&worker->nexthops[i]);
+	router_destroy(&worker->router);
 	for (unsigned i = 0; worker->tls_contexts != NULL && i < policy->receive_connector_count;
 		i++)
 		tls_context_destroy(&worker->tls_contexts[i]);
@@ -525,7 +533,6 @@ void worker_destroy(struct worker **out)
 	if (worker->wake_fd >= 0)
 		(void)close(worker->wake_fd);
 	free(worker->listeners);
-	free(worker->nexthops);
 	free(worker->tls_contexts);
 	free(worker->log_filling);
 	free(worker->log_writing);

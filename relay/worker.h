@@ -13,12 +13,14 @@
 #include "relay/door.h"
 #include "relay/net/ktls.h"
 #include "relay/net/loop.h"
+#include "relay/pki/trust.h"
 #include <pthread.h>
 #include <stdatomic.h>
 
 /* What all workers see. */
 struct worker_shared {
 	const struct policy *policy;
+	const struct trust_set *trusts; /* of the policy */
 	const struct loop_caps *caps;
 	const struct ktls_support *ktls_support;
 	struct door *door;

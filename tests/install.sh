@@ -25,7 +25,8 @@ make=(make --no-print-directory DESTDIR="$dest" PREFIX=/opt/x SYSCONFDIR=/etc)
 "${make[@]}" install
 want=$(
 	echo "$before"
-	printf './opt/x/%s\n' sbin/postern share/man/man8/postern.8 share/man/man5/postern.conf.5 \
+	printf './opt/x/%s\n' sbin/postern sbin/posternctl share/man/man8/postern.8 \
+		share/man/man8/posternctl.8 share/man/man5/postern.conf.5 \
 		lib/modules-load.d/postern.conf lib/systemd/system/postern.service
 	for example in policy/examples/*.conf; do
 		echo "./opt/x/share/doc/postern/examples/${example##*/}"
@@ -34,6 +35,7 @@ want=$(
 diff <(sort <<<"$want") <(files) || die "other files than expected (>)"
 
 "$dest/opt/x/sbin/postern" --version >/dev/null || die "the installed relay does not run"
+"$dest/opt/x/sbin/posternctl" --version >/dev/null || die "the installed posternctl does not run"
 [ "$(cat "$dest/opt/x/lib/modules-load.d/postern.conf")" = tls ] || die "modules-load.d"
 unit=$dest/opt/x/lib/systemd/system/postern.service
 grep -qx 'ExecStart=/opt/x/sbin/postern --config /etc/postern/postern.conf' "$unit" ||

@@ -35,6 +35,10 @@ receive-connector "partner" {
   require-tls = yes
   client-certificate = require
   trust-anchors = "$pki/treyresearch-ca.pem"
+  tarpit-interval = "0s"
+  message-rate-limit = unlimited
+  max-inbound-connection-per-source = unlimited
+  max-inbound-connection-percentage-per-source = 100
   deliver = proxy
   send-connector = "inside"
 }

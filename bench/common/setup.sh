@@ -110,6 +110,9 @@ receive-connector "partner" {
 	trust-anchors = "pki/treyresearch-ca.pem"
 	ktls = $KTLS
 	max-inbound-connection = unlimited
+	max-inbound-connection-per-source = unlimited
+	max-inbound-connection-percentage-per-source = 100
+	message-rate-limit = unlimited
 	max-message-size = "1GB"
 	max-recipients-per-message = 100000
 	connection-inactivity-timeout = "30m"
@@ -120,6 +123,9 @@ receive-connector "partner" {
 receive-connector "plain" {
 	bindings = {"127.0.0.1:$plain_port"}
 	max-inbound-connection = unlimited
+	max-inbound-connection-per-source = unlimited
+	max-inbound-connection-percentage-per-source = 100
+	message-rate-limit = unlimited
 	connection-inactivity-timeout = "30m"
 	connection-timeout = "1h"
 	send-connector = "inside"

@@ -76,18 +76,12 @@ static bool protolog_name_parse(enum protolog_set set, const char *text, struct 
 	return true;
 }
 
-/* Opens the folder to be read; the caller closes it. -errno. */
-static int protolog_folder_open(const struct protolog_place *place, DIR **out)
+/* Opens the folder to be read, made if need be; the caller closes it. NULL: see errno. */
+static DIR *protolog_folder_open(const struct protolog_place *place)
 {
-	DIR *folder;
-
 	if (mkdir(place->folder, 0750) != 0 && errno != EEXIST)
-		return -errno;
-	folder = opendir(place->folder);
-	if (folder == NULL)
-		return -errno;
-	*out = folder;
-	return 0;
+		return NULL;
+	return opendir(place->folder);
 }
 
 /* The next regular file of the set, or false at the end. */
@@ -146,12 +140,11 @@ static unsigned protolog_prune_aged(
 int protolog_file_prune(
 	const struct protolog_place *place, enum protolog_set set, int64_t now_s, uint64_t room)
 {
+	DIR *folder = protolog_folder_open(place);
 	unsigned left;
-	DIR *folder;
-	int rc = protolog_folder_open(place, &folder);
 
-	if (rc < 0)
-		return rc;
+	if (folder == NULL)
+		return -errno;
 	left = protolog_prune_aged(folder, place, set, now_s);
 	/* One is removed in each round, so there are at most as many rounds as files. */
 	for (; left > 0; left--) {
@@ -289,10 +282,11 @@ static int protolog_file_enter(
 	protolog_file_close(file);
 	protolog_clock(&now);
 	rc = protolog_file_prune(place, file->set, now.tv_sec, place->max_file_bytes);
-	if (rc == 0)
-		rc = protolog_folder_open(place, &folder);
 	if (rc < 0)
 		return rc;
+	folder = protolog_folder_open(place);
+	if (folder == NULL)
+		return -errno;
 	file->hour = hour;
 	file->number = protolog_last_number(folder, file->set, hour, &last_bytes);
 	if (file->number == 0 || last_bytes + bytes > place->max_file_bytes)

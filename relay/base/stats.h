@@ -52,6 +52,12 @@
 	X(nexthop_tls)              /* outbound handshakes completed */                          \
 	X(nexthop_tls_resumed)      /* of these, resumed */                                      \
 	X(nexthop_tls_failed)       /* outbound handshakes failed or certificate refused */      \
+	X(nexthop_secured)          /* sessions with a next hop that proved to be a partner */   \
+	X(messages_sent_secured)    /* messages that such a session took */                      \
+	X(secure_send_refused)      /* deliveries refused: their domain needs a secured path */  \
+	X(tls_downgraded)           /* sessions begun again in clear after a failed handshake */ \
+	X(dns_queries)              /* questions asked of the name servers, or of their cache */ \
+	X(dns_failed)               /* domains whose servers could not be looked up */           \
 	X(ktls_rx)                  /* directions handed to the kernel: receive */               \
 	X(ktls_tx)                  /* and send */                                               \
 	X(ktls_failed)              /* hand-offs that the kernel refused: stayed in userspace */ \

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "relay/mail/nexthop.h"
+#include "relay/mail/nexthop_client.h"
 
 #include "relay/base/limits.h"
 #include "relay/base/log.h"
@@ -9,56 +9,52 @@
 /* How long a host that failed is passed over. */
 #define HOST_DOWN_MS 10000
 
-struct nexthop_client {
-	struct client client;
-	struct nexthop *nexthop;
-	struct link in_all;
-	struct link in_idle;
-	unsigned host; /* whose address is tried or used */
-	unsigned hosts_tried;
-	bool is_opening;
-	bool was_ready; /* it got to READY at this address */
-};
-
-static struct nexthop_client *nexthop_client_of(struct client *client)
-{
-	return OWNER_OF(client, struct nexthop_client, client);
-}
+static const char reply_unreached[] =
+	"451 4.4.1 The next hop could not be reached, try again later\r\n";
 
 static const struct client_events nexthop_events;
 static void nexthop_serve(struct task *task);
 
-int nexthop_create(struct nexthop *nexthop, struct conn_net *net,
-	const struct send_connector *connector, unsigned worker_id, char *error, size_t error_bytes)
-{
-	const struct tls_context_options options = {
-		.settings = &connector->tls_settings, .name = connector->name};
-	int rc;
+/* The destination. */
 
-	*nexthop = (struct nexthop){.net = net, .connector = connector, .worker_id = worker_id};
+void nexthop_init(struct nexthop *nexthop)
+{
 	link_init(&nexthop->idle);
 	link_init(&nexthop->waiting);
-	link_init(&nexthop->all);
+	link_init(&nexthop->in_starved);
 	task_init(&nexthop->task, nexthop_serve);
-	rc = tls_context_create(&options, &nexthop->tls_context, error, error_bytes);
-	if (rc < 0)
-		return rc;
-	nexthop->hosts = calloc(connector->smart_host_count, sizeof(*nexthop->hosts));
-	if (nexthop->hosts == NULL)
-		return -ENOMEM;
-	return pool_create(&nexthop->clients, (uint32_t)connector->max_connections,
-		sizeof(struct nexthop_client), 64);
 }
 
-void nexthop_destroy(struct nexthop *nexthop)
+void nexthop_fini(struct nexthop *nexthop)
 {
-	for (unsigned i = 0; nexthop->hosts != NULL && i < nexthop->connector->smart_host_count;
-		i++)
-		tls_session_drop(&nexthop->hosts[i].session);
-	free(nexthop->hosts);
-	nexthop->hosts = NULL;
-	tls_context_destroy(&nexthop->tls_context);
-	pool_destroy(&nexthop->clients);
+	ASSERT(nexthop->client_count == 0 && nexthop->waiting_count == 0);
+	link_remove(&nexthop->in_starved);
+	loop_task_cancel(&nexthop->task);
+	hosts_forget(&nexthop->hosts);
+}
+
+void nexthop_hold(struct nexthop *nexthop)
+{
+	nexthop->users++;
+}
+
+static void nexthop_check_unused(struct nexthop *nexthop)
+{
+	if (nexthop->users == 0 && nexthop->client_count == 0 && nexthop->on_unused != NULL)
+		nexthop->on_unused(nexthop);
+}
+
+void nexthop_release(struct nexthop *nexthop)
+{
+	ASSERT(nexthop->users > 0);
+	nexthop->users--;
+	if (nexthop->users == 0) {
+		/* Nobody is left to hear the answer. */
+		if (nexthop->hosts.resolve != NULL)
+			resolve_cancel(nexthop->hosts.resolve);
+		link_remove(&nexthop->in_starved);
+	}
+	nexthop_check_unused(nexthop);
 }
 
 void lease_init(struct lease *lease, const struct lease_events *events)
@@ -67,75 +63,119 @@ void lease_init(struct lease *lease, const struct lease_events *events)
 	lease->events = events;
 }
 
-/* Opening. */
+/* Hosts. */
 
-/* The host to try: the first that is not down, or simply the first, if all are. */
-static unsigned nexthop_pick_host(const struct nexthop *nexthop)
+static uint64_t nexthop_now(const struct nexthop *nexthop)
 {
-	uint64_t now = loop_now_ms(nexthop->net->loop);
-
-	for (unsigned i = 0; i < nexthop->connector->smart_host_count; i++) {
-		if (nexthop->hosts[i].down_until_ms <= now)
-			return i;
-	}
-	return 0;
+	return loop_now_ms(nexthop->outlet->net->loop);
 }
 
-/* Begins a session with own->host, or with the next one that has a socket for us. */
-static int nexthop_open_at(struct nexthop_client *own)
+void nexthop_resolved(struct nexthop *nexthop, enum resolve_status status)
+{
+	const struct resolve *resolve = nexthop->hosts.resolve;
+	struct link *link;
+
+	log_event(status == RESOLVE_OK ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, NULL, "nexthop-dns",
+		"connector=%s domain=%s status=%s addresses=%u", nexthop->hosts.connector->name,
+		nexthop->domain, resolve_word(status), resolve->list.count);
+	hosts_resolved(&nexthop->hosts, status, nexthop_now(nexthop));
+	if (status == RESOLVE_OK) {
+		loop_task_add(nexthop->outlet->net->loop, &nexthop->task);
+		return;
+	}
+	resolve_reply(status, nexthop->domain, nexthop->refusal, sizeof(nexthop->refusal));
+	nexthop_hold(nexthop);
+	while ((link = list_take(&nexthop->waiting)) != NULL) {
+		struct lease *lease = OWNER_OF(link, struct lease, link);
+
+		nexthop->waiting_count--;
+		lease->events->on_refused(lease, span_of(nexthop->refusal));
+	}
+	nexthop_release(nexthop);
+}
+
+/* Opening. */
+
+/* Begins a session with own->host; -errno if there is no socket. */
+static int nexthop_open_at(struct nexthop_client *own, bool skips_starttls)
 {
 	struct nexthop *nexthop = own->nexthop;
-	const struct send_connector *connector = nexthop->connector;
+	struct outlet *outlet = nexthop->outlet;
+	struct client *client = &own->client;
 	char address[NAME_BYTES_MAX];
 	int rc;
 
-	own->client.events = &nexthop_events;
-	own->client.owner = own;
-	own->client.connector = connector;
-	own->client.tls_context = &nexthop->tls_context;
-	own->client.host = connector->smart_host_names[own->host];
-	own->client.session_slot = &nexthop->hosts[own->host].session;
-	own->was_ready = false;
-	(void)snprintf(own->client.id, sizeof(own->client.id), "n%02x-%08x", nexthop->worker_id,
-		nexthop->next_id++);
-	rc = client_open(&own->client, nexthop->net, &connector->smart_hosts[own->host]);
-	address_print(&connector->smart_hosts[own->host], address, sizeof(address));
-	log_event(rc < 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_DEBUG, own->client.id, "nexthop-open",
-		"connector=%s address=%s%s%s", connector->name, address, rc < 0 ? " why=" : "",
-		rc < 0 ? strerror(-rc) : "");
+	if (!skips_starttls) {
+		own->address = *hosts_address(&nexthop->hosts, own->host);
+		(void)snprintf(
+			own->name, sizeof(own->name), "%s", hosts_name(&nexthop->hosts, own->host));
+	}
+	host_session_leave(&own->session);
+	own->session = hosts_session(&nexthop->hosts, &own->address, own->name);
+	client->events = &nexthop_events;
+	client->owner = own;
+	client->connector = outlet->connector;
+	client->tls_context = &outlet->tls_context;
+	client->requirement = &nexthop->requirement;
+	client->trust = nexthop->trust;
+	client->host = own->name;
+	client->skips_starttls = skips_starttls;
+	client->keeps_protolog = outlet->keeps_protolog;
+	client->session_slot = own->session != NULL ? &own->session->session : NULL;
+	(void)snprintf(client->id, sizeof(client->id), "n%02x-%08x", outlet->worker_id,
+		(*outlet->next_id)++);
+	rc = client_open(client, outlet->net, &own->address);
+	address_print(&own->address, address, sizeof(address));
+	log_event(rc < 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_DEBUG, client->id, "nexthop-open",
+		"connector=%s address=%s%s%s", outlet->connector->name, address,
+		rc < 0 ? " why=" : "", rc < 0 ? strerror(-rc) : "");
 	return rc;
 }
 
 static void nexthop_free(struct nexthop_client *own)
 {
 	struct nexthop *nexthop = own->nexthop;
+	struct outlet *outlet = nexthop->outlet;
 
 	link_remove(&own->in_all);
-	link_remove(&own->in_idle);
-	pool_put(&nexthop->clients, own);
-	loop_task_add(nexthop->net->loop, &nexthop->task);
+	nexthop_unidle(own);
+	host_session_leave(&own->session);
+	pool_put(&outlet->clients, own);
+	nexthop->client_count--;
+	outlet_wake(outlet);
+	if (nexthop->waiting_count > 0)
+		loop_task_add(outlet->net->loop, &nexthop->task);
+	nexthop_check_unused(nexthop);
 }
 
-static bool nexthop_open_one(struct nexthop *nexthop)
+/* A session that is on its way; -EAGAIN: the connector has as many as it may have. */
+static int nexthop_open_one(struct nexthop *nexthop)
 {
-	struct nexthop_client *own = pool_take(&nexthop->clients);
+	struct outlet *outlet = nexthop->outlet;
+	struct nexthop_client *own = pool_take(&outlet->clients);
+	int rc;
 
 	if (own == NULL)
-		return false;
+		return -EAGAIN;
 	own->nexthop = nexthop;
 	own->hosts_tried = 0;
-	own->host = nexthop_pick_host(nexthop);
+	own->host = hosts_pick(&nexthop->hosts, nexthop_now(nexthop));
+	own->hosts_version = nexthop->hosts.version;
+	own->session = NULL;
 	link_init(&own->in_idle);
+	link_init(&own->in_waiting);
 	link_init(&own->in_all);
-	list_append(&nexthop->all, &own->in_all);
-	if (nexthop_open_at(own) < 0) {
-		link_remove(&own->in_all);
-		pool_put(&nexthop->clients, own);
-		return false;
+	rc = nexthop_open_at(own, false);
+	if (rc < 0) {
+		host_session_leave(&own->session);
+		pool_put(&outlet->clients, own);
+		return rc;
 	}
+	list_append(&outlet->all, &own->in_all);
+	nexthop->client_count++;
 	own->is_opening = true;
 	nexthop->opening_count++;
-	return true;
+	return 0;
 }
 
 static void nexthop_refuse_first(struct nexthop *nexthop)
@@ -148,39 +188,71 @@ static void nexthop_refuse_first(struct nexthop *nexthop)
 	nexthop->waiting_count--;
 	lease = OWNER_OF(link, struct lease, link);
 	lease->events->on_refused(
-		lease, span_of("451 4.4.1 The next hop could not be reached, try again later\r\n"));
+		lease, span_of(nexthop->refusal[0] != '\0' ? nexthop->refusal : reply_unreached));
+}
+
+/* The limit is reached: an idle session of another destination makes room. */
+static void nexthop_starve(struct nexthop *nexthop)
+{
+	struct outlet *outlet = nexthop->outlet;
+
+	if (!link_is_queued(&nexthop->in_starved))
+		list_append(&outlet->starved, &nexthop->in_starved);
+	(void)outlet_end_idle(outlet, "needed-elsewhere");
+}
+
+static void nexthop_open_wanted(struct nexthop *nexthop)
+{
+	int rc = 0;
+
+	if (nexthop->opening_count >= nexthop->waiting_count)
+		return;
+	if (!hosts_are_known(&nexthop->hosts, nexthop_now(nexthop))) {
+		hosts_ask(&nexthop->hosts, nexthop->domain);
+		return;
+	}
+	while (rc == 0 && nexthop->opening_count < nexthop->waiting_count)
+		rc = nexthop_open_one(nexthop);
+	if (rc == -EAGAIN) {
+		nexthop_starve(nexthop);
+		return;
+	}
+	/* Nothing is open, nothing can be opened: waiting would be for ever. */
+	if (rc < 0)
+		(void)snprintf(nexthop->refusal, sizeof(nexthop->refusal), "%s", reply_unreached);
+	while (rc < 0 && nexthop->client_count == 0 && nexthop->waiting_count > 0)
+		nexthop_refuse_first(nexthop);
 }
 
 /* Gives idle clients to those who wait, and opens as many as are still wanted. */
 static void nexthop_serve(struct task *task)
 {
 	struct nexthop *nexthop = OWNER_OF(task, struct nexthop, task);
+	struct outlet *outlet = nexthop->outlet;
 	struct link *link;
 
+	/* What is called may let go of the destination. */
+	nexthop_hold(nexthop);
 	while (!list_is_empty(&nexthop->idle) && (link = list_take(&nexthop->waiting)) != NULL) {
 		struct lease *lease = OWNER_OF(link, struct lease, link);
 
 		nexthop->waiting_count--;
 		lease->events->on_leased(lease, nexthop_take(nexthop));
 	}
-	while (nexthop->opening_count < nexthop->waiting_count) {
-		if (!nexthop_open_one(nexthop))
-			break;
-	}
+	nexthop_open_wanted(nexthop);
 	/* Whoever waited may have gone. */
-	if (nexthop->is_draining)
-		nexthop_drain(nexthop);
-	/* Nothing is open, nothing can be opened: waiting would be for ever. */
-	while (list_is_empty(&nexthop->all) && !list_is_empty(&nexthop->waiting))
-		nexthop_refuse_first(nexthop);
+	if (outlet->is_draining)
+		outlet_drain(outlet);
+	outlet_wake(outlet);
+	nexthop_release(nexthop);
 }
 
 void nexthop_ask(struct nexthop *nexthop, struct lease *lease)
 {
-	ASSERT(!link_is_queued(&lease->link));
+	ASSERT(!link_is_queued(&lease->link) && nexthop->users > 0);
 	list_append(&nexthop->waiting, &lease->link);
 	nexthop->waiting_count++;
-	loop_task_add(nexthop->net->loop, &nexthop->task);
+	loop_task_add(nexthop->outlet->net->loop, &nexthop->task);
 }
 
 void nexthop_cancel(struct nexthop *nexthop, struct lease *lease)
@@ -193,12 +265,12 @@ void nexthop_cancel(struct nexthop *nexthop, struct lease *lease)
 
 struct client *nexthop_take(struct nexthop *nexthop)
 {
-	struct link *link = list_take(&nexthop->idle);
 	struct nexthop_client *own;
 
-	if (link == NULL)
+	if (list_is_empty(&nexthop->idle))
 		return NULL;
-	own = OWNER_OF(link, struct nexthop_client, in_idle);
+	own = OWNER_OF(nexthop->idle.next, struct nexthop_client, in_idle);
+	nexthop_unidle(own);
 	client_idle_until(&own->client, 0);
 	if (own->client.message_count > 0)
 		STAT(nexthop_reused);
@@ -207,30 +279,29 @@ struct client *nexthop_take(struct nexthop *nexthop)
 
 /* Keeping. */
 
-static void nexthop_log_end(const struct nexthop_client *own, const char *why)
-{
-	char text[160];
-
-	log_event(LOG_LEVEL_INFO, own->client.id, "nexthop-end", "connector=%s messages=%lu why=%s",
-		own->nexthop->connector->name, (unsigned long)own->client.message_count,
-		log_quote_text(why, text, sizeof(text)));
-}
-
 /* May it carry another message? */
 static bool nexthop_is_reusable(const struct nexthop_client *own)
 {
-	const struct nexthop *nexthop = own->nexthop;
-	uint64_t age_ms = loop_now_ms(nexthop->net->loop) - own->client.opened_ms;
+	const struct outlet *outlet = own->nexthop->outlet;
+	uint64_t age_ms = loop_now_ms(outlet->net->loop) - own->client.opened_ms;
 
-	return !nexthop->is_draining && own->client.state == CLIENT_READY &&
+	return !outlet->is_draining && own->client.state == CLIENT_READY &&
 	       !conn_is_worn(&own->client.conn) &&
-	       own->client.message_count < nexthop->connector->max_messages_per_connection &&
-	       age_ms < nexthop->connector->connection_age_ms;
+	       own->client.message_count < outlet->connector->max_messages_per_connection &&
+	       age_ms < outlet->connector->connection_age_ms;
+}
+
+static void nexthop_idle(struct nexthop_client *own)
+{
+	/* The one last used is used next, so that those not needed grow old and go. */
+	list_append(own->nexthop->idle.next, &own->in_idle);
+	list_append(&own->nexthop->outlet->idle, &own->in_waiting);
 }
 
 static void nexthop_keep(struct nexthop_client *own)
 {
 	struct nexthop *nexthop = own->nexthop;
+	struct outlet *outlet = nexthop->outlet;
 
 	own->client.events = &nexthop_events;
 	own->client.owner = own;
@@ -240,14 +311,15 @@ static void nexthop_keep(struct nexthop_client *own)
 		return;
 	}
 	client_idle_until(&own->client,
-		loop_now_ms(nexthop->net->loop) + nexthop->connector->connection_idle_ms);
-	/* The one last used is used next, so that those not needed grow old and go. */
-	list_append(nexthop->idle.next, &own->in_idle);
-	if (!list_is_empty(&nexthop->waiting))
-		loop_task_add(nexthop->net->loop, &nexthop->task);
+		loop_now_ms(outlet->net->loop) + outlet->connector->connection_idle_ms);
+	nexthop_idle(own);
+	if (nexthop->waiting_count > 0)
+		loop_task_add(outlet->net->loop, &nexthop->task);
+	else if (!list_is_empty(&outlet->starved))
+		(void)outlet_end_idle(outlet, "needed-elsewhere");
 }
 
-void nexthop_put(struct nexthop *nexthop, struct client *client, enum nexthop_put how)
+void nexthop_put(struct client *client, enum nexthop_put how)
 {
 	struct nexthop_client *own = nexthop_client_of(client);
 
@@ -272,7 +344,15 @@ void nexthop_put(struct nexthop *nexthop, struct client *client, enum nexthop_pu
 	}
 	if (client->owed == 0 && client->state == CLIENT_READY)
 		nexthop_keep(own);
-	(void)nexthop;
+}
+
+/* The host that own tried, if the list is still the one that it was taken from. */
+static void nexthop_mark(struct nexthop_client *own, uint64_t down_until_ms)
+{
+	struct nexthop *nexthop = own->nexthop;
+
+	if (own->hosts_version == nexthop->hosts.version)
+		nexthop->hosts.down_until_ms[own->host] = down_until_ms;
 }
 
 static void nexthop_on_ready(struct client *client)
@@ -281,37 +361,55 @@ static void nexthop_on_ready(struct client *client)
 	struct nexthop *nexthop = own->nexthop;
 
 	own->is_opening = false;
-	own->was_ready = true;
 	nexthop->opening_count--;
-	nexthop->hosts[own->host].down_until_ms = 0;
+	nexthop_mark(own, 0);
 	nexthop->offer = client->offer;
 	nexthop->has_offer = true;
-	log_event(LOG_LEVEL_INFO, client->id, "nexthop-ready", "connector=%s host=%s tls=%s",
-		nexthop->connector->name, client->host, client->is_secured ? "yes" : "no");
-	if (list_is_empty(&nexthop->waiting)) {
+	log_event(LOG_LEVEL_INFO, client->id, "nexthop-ready", "connector=%s host=%s tls=%s%s%s",
+		client->connector->name, client->host, client->is_secured ? "yes" : "no",
+		client->requirement->partner != NULL ? " secured=" : "",
+		client->requirement->partner != NULL ? client->requirement->domain : "");
+	if (nexthop->waiting_count == 0) {
 		nexthop_keep(own);
 		return;
 	}
 	/* Opened for somebody who waits: reuse is judged when it comes back. */
-	list_append(nexthop->idle.next, &own->in_idle);
-	loop_task_add(nexthop->net->loop, &nexthop->task);
+	nexthop_idle(own);
+	loop_task_add(nexthop->outlet->net->loop, &nexthop->task);
 }
 
+/* What Exchange shows as LastError is in the event, and goes to who waits. */
 static void nexthop_mark_down(struct nexthop_client *own, const char *why)
 {
 	struct nexthop *nexthop = own->nexthop;
+	const struct client *client = &own->client;
+	bool is_plain = client->status != NULL && strcmp(client->status, "TlsNotStarted") == 0;
 	char text[224];
 
 	STAT(nexthop_connect_failed);
-	nexthop->hosts[own->host].down_until_ms = loop_now_ms(nexthop->net->loop) + HOST_DOWN_MS;
-	log_event(LOG_LEVEL_WARNING, own->client.id, "nexthop-failed",
-		"connector=%s host=%s why=%s", nexthop->connector->name, own->client.host,
-		log_quote_text(why, text, sizeof(text)));
+	nexthop_mark(own, nexthop_now(nexthop) + HOST_DOWN_MS);
+	(void)snprintf(nexthop->refusal, sizeof(nexthop->refusal), "%s",
+		client->refusal[0] != '\0' ? client->refusal : reply_unreached);
+	log_event(LOG_LEVEL_WARNING, client->id, "nexthop-failed",
+		"connector=%s host=%s why=%s%s%s%s%s%s", nexthop->outlet->connector->name,
+		client->host, log_quote_text(why, text, sizeof(text)),
+		nexthop->domain[0] != '\0' ? " domain=" : "", nexthop->domain,
+		client->status != NULL ? " status=" : "",
+		client->status != NULL ? client->status : "", is_plain ? " event-id=2015" : "");
 }
 
 static void nexthop_on_failed(struct client *client, const char *why)
 {
-	nexthop_mark_down(nexthop_client_of(client), why);
+	struct nexthop_client *own = nexthop_client_of(client);
+	char text[224];
+
+	if (!client_may_downgrade(client)) {
+		nexthop_mark_down(own, why);
+		return;
+	}
+	STAT(tls_downgraded);
+	log_event(LOG_LEVEL_WARNING, client->id, "tls-downgraded", "connector=%s host=%s why=%s",
+		client->connector->name, client->host, log_quote_text(why, text, sizeof(text)));
 }
 
 /* Replies that are owed to a transaction nobody waits for any more. */
@@ -327,11 +425,10 @@ static void nexthop_on_drained(struct client *client)
 	(void)client;
 }
 
-void nexthop_lost(struct nexthop *nexthop, struct client *client, const char *why)
+void nexthop_lost(struct client *client, const char *why)
 {
 	struct nexthop_client *own = nexthop_client_of(client);
 
-	(void)nexthop;
 	client->events = &nexthop_events;
 	client->owner = own;
 	nexthop_log_end(own, why);
@@ -341,29 +438,50 @@ static void nexthop_on_lost(struct client *client, const char *why)
 {
 	struct nexthop_client *own = nexthop_client_of(client);
 
-	link_remove(&own->in_idle);
+	nexthop_unidle(own);
 	nexthop_log_end(own, why);
 }
 
-/* After a failure the same client tries the next address; when all have failed, one waiter hears of
- * it. */
+/*
+ * After a failure the same client tries again: in clear text at the same address, if a handshake
+ * failed and nothing forbids it; else at the next address.
+ */
+static bool nexthop_try_again(struct nexthop_client *own)
+{
+	struct nexthop *nexthop = own->nexthop;
+	unsigned count = hosts_count(&nexthop->hosts);
+
+	if (!own->is_opening || nexthop->outlet->is_draining)
+		return false;
+	if (client_may_downgrade(&own->client)) {
+		if (nexthop_open_at(own, true) == 0)
+			return true;
+		nexthop_mark_down(own, "no-socket");
+	}
+	while (own->hosts_version == nexthop->hosts.version && ++own->hosts_tried < count) {
+		own->host = (own->host + 1) % count;
+		if (nexthop_open_at(own, false) == 0)
+			return true;
+		nexthop_mark_down(own, "no-socket");
+	}
+	return false;
+}
+
+/* When all hosts have failed, one waiter hears of it. */
 static void nexthop_on_closed(struct client *client)
 {
 	struct nexthop_client *own = nexthop_client_of(client);
 	struct nexthop *nexthop = own->nexthop;
-	unsigned count = nexthop->connector->smart_host_count;
 
-	while (own->is_opening && !nexthop->is_draining && ++own->hosts_tried < count) {
-		own->host = (own->host + 1) % count;
-		if (nexthop_open_at(own) == 0)
-			return;
-		nexthop_mark_down(own, "no-socket");
-	}
+	if (nexthop_try_again(own))
+		return;
+	nexthop_hold(nexthop);
 	if (own->is_opening) {
 		nexthop->opening_count--;
 		nexthop_refuse_first(nexthop);
 	}
 	nexthop_free(own);
+	nexthop_release(nexthop);
 }
 
 static const struct client_events nexthop_events = {
@@ -374,33 +492,3 @@ static const struct client_events nexthop_events = {
 	.on_lost = nexthop_on_lost,
 	.on_closed = nexthop_on_closed,
 };
-
-/* Ending. */
-
-void nexthop_drain(struct nexthop *nexthop)
-{
-	struct link *link;
-
-	nexthop->is_draining = true;
-	while ((link = list_take(&nexthop->idle)) != NULL) {
-		struct nexthop_client *own = OWNER_OF(link, struct nexthop_client, in_idle);
-
-		nexthop_log_end(own, "drained");
-		client_quit(&own->client);
-	}
-}
-
-void nexthop_abort(struct nexthop *nexthop)
-{
-	struct link *link;
-	struct link *after;
-
-	nexthop->is_draining = true;
-	LIST_FOR_EACH (link, after, &nexthop->all)
-		client_abort(&OWNER_OF(link, struct nexthop_client, in_all)->client);
-}
-
-bool nexthop_is_closed(const struct nexthop *nexthop)
-{
-	return list_is_empty(&nexthop->all);
-}

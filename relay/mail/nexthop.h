@@ -10,14 +10,21 @@
  * wait, up to the connector's limit, and kept idle for reuse within its limits of
  * age, messages and silence. A host that failed is passed over for a while.
  *
- * Owns its clients, between leases too. The fixed pool of clients is its own.
+ * A destination is a send connector and what its sessions must be (struct send_requirement):
+ * a session that was good enough for one domain is never used for another that asks for
+ * more. Its hosts are the connector's smart hosts, or those that DNS names for the domain,
+ * looked up again when that answer is old. All destinations of a connector share its outlet: one
+ * limit of clients, one TLS context. Where the limit is reached, the session of another
+ * destination that was idle for the longest time ends, and who came first is served first.
  */
 
 #include "relay/base/list.h"
 #include "relay/base/pool.h"
+#include "relay/mail/hosts.h"
 #include "relay/smtp/client.h"
 
 struct lease;
+struct nexthop;
 
 struct lease_events {
 	/* The client is yours until nexthop_put(). Set its events and owner. */
@@ -32,28 +39,43 @@ struct lease {
 	const struct lease_events *events;
 };
 
-struct nexthop_host {
-	uint64_t down_until_ms;         /* failed lately: passed over until then */
-	struct ssl_session_st *session; /* for resumption */
-};
-
-struct nexthop {
+/* What all destinations of one send connector share. */
+struct outlet {
 	struct conn_net *net;
 	const struct send_connector *connector;
 	struct tls_context tls_context;
-	struct pool clients;
-	struct nexthop_host *hosts; /* one for each smart host address */
-	struct link idle;           /* of struct nexthop_client, last used first */
-	struct link waiting;        /* of struct lease */
-	struct link all;            /* every client that is open */
-	struct task task;           /* serves who waits */
+	struct pool clients; /* of struct nexthop_client */
+	struct link all;     /* every client that is open */
+	struct link idle;    /* of these, those without work, the longest idle first */
+	struct link starved; /* of struct nexthop: they wait for a client */
+	unsigned worker_id;  /* for session ids */
+	unsigned *next_id;   /* shared by all outlets of a worker */
+	bool keeps_protolog;
+	bool is_draining;
+};
+
+struct nexthop {
+	struct outlet *outlet;
+	struct send_requirement requirement;
+	const struct trust *trust;
+	char domain[DOMAIN_BYTES_MAX]; /* "": the same for every domain */
+
+	struct hosts hosts;
+
+	struct link idle;    /* of struct nexthop_client, last used first */
+	struct link waiting; /* of struct lease */
+	struct link in_starved;
+	struct task task; /* serves who waits */
 	unsigned waiting_count;
 	unsigned opening_count; /* clients on their way to READY */
-	unsigned next_id;
-	bool is_draining;
-	bool has_offer; /* offer is what the last usable session announced */
+	unsigned client_count;  /* clients that are open */
+	unsigned users;         /* who holds it, see nexthop_hold() */
+	bool has_offer;         /* offer is what the last usable session announced */
 	struct ehlo_offer offer;
-	unsigned worker_id; /* for session ids */
+	char refusal[CLIENT_REFUSAL_BYTES]; /* why the last host failed, with CR LF */
+
+	/* Nobody uses it and it has no client; may be NULL. Its owner may take it for another. */
+	void (*on_unused)(struct nexthop *nexthop);
 };
 
 /* How a transaction leaves its client. */
@@ -64,19 +86,53 @@ enum nexthop_put {
 	NEXTHOP_PUT_ABORT,  /* the peer must see it cut off */
 };
 
-/* Prepares; error says what is wrong with the TLS settings (-EINVAL). */
-NODISCARD int nexthop_create(struct nexthop *nexthop, struct conn_net *net,
-	const struct send_connector *connector, unsigned worker_id, char *error,
-	size_t error_bytes);
+/*
+ * Prepares an outlet for that connector; the caller has set net, worker_id, next_id and
+ * keeps_protolog. trust is the connector's, or NULL. error says what is wrong with the TLS settings
+ * (-EINVAL).
+ */
+NODISCARD int outlet_create(struct outlet *outlet, const struct send_connector *connector,
+	const struct trust *trust, char *error, size_t error_bytes);
 
 /* All clients must be closed. */
-void nexthop_destroy(struct nexthop *nexthop);
+void outlet_destroy(struct outlet *outlet);
+
+/* Ends idle sessions; those in use end when they are put back. */
+void outlet_drain(struct outlet *outlet);
+
+/* Ends the session that was idle for the longest time. False: none is. */
+bool outlet_end_idle(struct outlet *outlet, const char *why);
+
+/* Ends all sessions now. */
+void outlet_abort(struct outlet *outlet);
+
+/* Are all sessions gone? */
+bool outlet_is_closed(const struct outlet *outlet);
+
+/* Revocation lists have changed: who waits for one is judged again. */
+void outlet_proof_changed(struct outlet *outlet);
+
+/*
+ * Begins a destination in zeroed memory; the caller has set outlet, requirement, trust,
+ * domain, hosts (a lookup's end goes to nexthop_resolved()) and on_unused.
+ */
+void nexthop_init(struct nexthop *nexthop);
+
+/* It must be unused. Sessions kept for resumption are dropped. */
+void nexthop_fini(struct nexthop *nexthop);
+
+/* While it is held it stays what it is. */
+void nexthop_hold(struct nexthop *nexthop);
+void nexthop_release(struct nexthop *nexthop);
+
+/* The lookup of its hosts has ended. */
+void nexthop_resolved(struct nexthop *nexthop, enum resolve_status status);
 
 void lease_init(struct lease *lease, const struct lease_events *events);
 
 /*
  * Asks for a client; on_leased or on_refused comes from the loop, never from
- * here.
+ * here. The destination must be held.
  */
 void nexthop_ask(struct nexthop *nexthop, struct lease *lease);
 
@@ -87,17 +143,8 @@ struct client *nexthop_take(struct nexthop *nexthop);
 void nexthop_cancel(struct nexthop *nexthop, struct lease *lease);
 
 /* Gives a leased client back. */
-void nexthop_put(struct nexthop *nexthop, struct client *client, enum nexthop_put how);
+void nexthop_put(struct client *client, enum nexthop_put how);
 
 /* A leased client broke: it goes by itself, and the next is opened elsewhere if that host is down.
  */
-void nexthop_lost(struct nexthop *nexthop, struct client *client, const char *why);
-
-/* Ends idle sessions; those in use end when they are put back. */
-void nexthop_drain(struct nexthop *nexthop);
-
-/* Ends all sessions now. */
-void nexthop_abort(struct nexthop *nexthop);
-
-/* Are all sessions gone? */
-bool nexthop_is_closed(const struct nexthop *nexthop);
+void nexthop_lost(struct client *client, const char *why);

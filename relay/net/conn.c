@@ -104,8 +104,7 @@ static void conn_run_pending(struct task *task)
 
 	conn->pending = 0;
 	if (pending & CONN_PENDING_CLOSED) {
-		conn_enter(conn, CONN_CLOSED);
-		conn->events->on_closed(conn);
+		conn_tell_closed(conn);
 		return;
 	}
 	if (pending & CONN_PENDING_HANDSHAKE && conn->state == CONN_HANDSHAKE)

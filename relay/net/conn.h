@@ -137,7 +137,7 @@ struct conn {
 	bool is_settled;         /* on_record was called */
 	const char *ktls_why_not[KTLS_DIRECTION_COUNT];
 	struct tls_facts facts;
-	struct peer *peer; /* what it has shown; NULL without certificate; held */
+	struct peer *peer; /* from on_tls to on_closed: who the other side is; NULL: unknown */
 
 	struct msghdr message; /* of a receive under kernel TLS */
 	struct iovec piece;
@@ -226,6 +226,12 @@ NODISCARD int conn_start_tls(struct conn *conn, const struct tls_context *contex
  * or when it is settled. why_not is logged when mode is KTLS_OFF.
  */
 void conn_allow_ktls(struct conn *conn, enum ktls_mode mode, const char *why_not);
+
+/*
+ * Judges the peer again for its connector, at now or since a revocation list has come; updates
+ * conn->facts. *pending (may be NULL): a list is awaited, and the verdict may be another soon.
+ */
+enum verdict conn_judge(struct conn *conn, time_t now, bool *pending);
 
 /* "kernel", "user(REASON)", or both directions when they differ; never over 128 bytes. */
 const char *conn_record_print(const struct conn *conn, char *out, size_t out_bytes);

@@ -134,9 +134,7 @@ static void handshake_done(struct conn *conn)
 	conn_enter(conn, CONN_OPEN);
 	conn->wants_input = false;
 	conn->ktls_rx_ready = conn->tls->context->is_server;
-	/* The certificate's name is the owner's business; see tls_facts_read(). */
-	tls_facts_read(conn->tls->ssl, conn->tls->context->asks_certificate, conn->verify_name,
-		&conn->facts);
+	conn->peer = tls_facts_read(conn->tls, conn->verify_name, time(NULL), &conn->facts);
 	/*
 	 * A client may speak right behind its Finished, in the same segment: what came
 	 * is read before anything else is asked for.
@@ -256,6 +254,24 @@ void conn_allow_ktls(struct conn *conn, enum ktls_mode mode, const char *why_not
 			conn->ktls_why_not[way] = why_not;
 	}
 	handshake_offer_kernel(conn);
+}
+
+void conn_tell_closed(struct conn *conn)
+{
+	struct peer *peer = conn->peer;
+
+	conn_enter(conn, CONN_CLOSED);
+	conn->events->on_closed(conn);
+	peer_release(&peer);
+}
+
+enum verdict conn_judge(struct conn *conn, time_t now, bool *pending)
+{
+	enum verdict verdict = tls_facts_judge(&conn->facts, conn->peer, conn->verify_name, now);
+
+	if (pending != NULL)
+		*pending = conn->facts.is_pending;
+	return verdict;
 }
 
 const char *conn_record_print(const struct conn *conn, char *out, size_t out_bytes)

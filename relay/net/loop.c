@@ -458,6 +458,14 @@ void loop_read(struct loop *loop, struct op *op, int fd, void *data, size_t byte
 	io_uring_sqe_set_data(sqe, op);
 }
 
+void loop_poll(struct loop *loop, struct op *op, int fd, unsigned mask)
+{
+	struct io_uring_sqe *sqe = loop_begin(loop, op);
+
+	io_uring_prep_poll_add(sqe, fd, mask);
+	io_uring_sqe_set_data(sqe, op);
+}
+
 void loop_cancel(struct loop *loop, struct op *op)
 {
 	struct io_uring_sqe *sqe;

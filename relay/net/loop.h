@@ -121,6 +121,8 @@ void loop_recvmsg_provided(struct loop *loop, struct op *op, int fd, struct msgh
 void loop_send(struct loop *loop, struct op *op, int fd, const void *data, size_t bytes);
 void loop_write(struct loop *loop, struct op *op, int fd, const void *data, size_t bytes);
 void loop_read(struct loop *loop, struct op *op, int fd, void *data, size_t bytes);
+/* Completes once, when one of the poll(2) events of mask is there. */
+void loop_poll(struct loop *loop, struct op *op, int fd, unsigned mask);
 
 /* Asks for op to end soon; it still completes, usually with -ECANCELED. */
 void loop_cancel(struct loop *loop, struct op *op);

@@ -71,5 +71,8 @@ void handshake_run(struct conn *conn);
 /* Hands over to the kernel what is wanted and can go now. */
 void handshake_offer_kernel(struct conn *conn);
 
+/* It is over: tells the owner, who may free conn or open it again, and lets go of the peer. */
+void conn_tell_closed(struct conn *conn);
+
 /* The TLS object is not needed any more. */
 void handshake_free_tls(struct conn *conn);

@@ -2,6 +2,7 @@
 #include "relay/net/tls.h"
 
 #include "relay/base/limits.h"
+#include "relay/pki/crl.h"
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
@@ -103,12 +104,37 @@ const char *tls_library(void)
 	return OpenSSL_version(OPENSSL_VERSION);
 }
 
-/* The verdict is ours to give, after the handshake: see verify.h. */
-static int tls_on_verify(int ok, X509_STORE_CTX *store)
+/* The verdict is ours to give, after the handshake: see verify.h. The chain is kept. */
+static int tls_on_verify(X509_STORE_CTX *store, void *arg)
 {
-	(void)ok;
-	(void)store;
+	(void)arg;
+	X509_STORE_CTX_set_error(store, X509_V_OK);
 	return 1;
+}
+
+/*
+ * A ticket tells the leaf that was shown, not what came with it. When that is
+ * forgotten the client makes a full handshake and shows all again.
+ */
+static SSL_TICKET_RETURN tls_on_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *name,
+	size_t name_len, SSL_TICKET_STATUS status, void *arg)
+{
+	struct tls *tls = SSL_get_app_data(ssl);
+	X509 *leaf;
+
+	(void)name;
+	(void)name_len;
+	(void)arg;
+	if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
+		return SSL_TICKET_RETURN_IGNORE_RENEW;
+	leaf = SSL_SESSION_get0_peer(session);
+	peer_release(&tls->ticket_peer);
+	if (leaf != NULL) {
+		tls->ticket_peer = peer_of_leaf(leaf);
+		if (tls->ticket_peer == NULL)
+			return SSL_TICKET_RETURN_IGNORE_RENEW;
+	}
+	return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
 }
 
 static unsigned tls_hex(const char *text, uint8_t *out, unsigned out_max)
@@ -201,19 +227,14 @@ static const char *context_set_certificate(SSL_CTX *ctx, const struct certificat
 	return NULL;
 }
 
-static const char *context_set_anchors(SSL_CTX *ctx, const char *file, bool is_server)
+/* The names tell a client with several certificates which one to send. */
+static const char *context_name_anchors(SSL_CTX *ctx, const char *file)
 {
-	STACK_OF(X509_NAME) * names;
+	STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(file);
 
-	if (SSL_CTX_load_verify_file(ctx, file) != 1)
+	if (names == NULL)
 		return file;
-	if (is_server) {
-		/* The names tell a client with several certificates which one to send. */
-		names = SSL_load_client_CA_file(file);
-		if (names == NULL)
-			return file;
-		SSL_CTX_set_client_CA_list(ctx, names);
-	}
+	SSL_CTX_set_client_CA_list(ctx, names);
 	return NULL;
 }
 
@@ -235,60 +256,98 @@ static const char *context_set_protocol(SSL_CTX *ctx, const struct tls_settings 
 }
 
 /* Key material for one connector: the same in all workers, different for each connector. */
-static bool context_derive(const char *name, uint8_t label, uint8_t out[EVP_MAX_MD_SIZE])
+static bool context_derive(
+	const struct tls_context *context, uint8_t label, uint8_t out[EVP_MAX_MD_SIZE])
 {
-	uint8_t input[NAME_BYTES_MAX + 1];
-	size_t len = strnlen(name, NAME_BYTES_MAX);
+	uint8_t input[1 + 2 * sizeof(uint64_t) + NAME_BYTES_MAX];
+	size_t len = strnlen(context->name, NAME_BYTES_MAX);
+	size_t at = 0;
 	unsigned out_len = 0;
 
-	input[0] = label;
-	memcpy(input + 1, name, len);
-	return HMAC(EVP_sha512(), tls_seed, sizeof(tls_seed), input, len + 1, out, &out_len) !=
+	input[at++] = label;
+	memcpy(input + at, &context->policy_generation, sizeof(uint64_t));
+	at += sizeof(uint64_t);
+	memcpy(input + at, &context->crl_generation, sizeof(uint64_t));
+	at += sizeof(uint64_t);
+	memcpy(input + at, context->name, len);
+	return HMAC(EVP_sha512(), tls_seed, sizeof(tls_seed), input, at + len, out, &out_len) !=
 	       NULL;
 }
 
 /*
  * A ticket or session of one connector must never open another: a client that
- * was judged there would pass here unjudged (the CVE-2025-23419 class).
+ * was judged there would pass here unjudged (the CVE-2025-23419 class). A
+ * client's sessions carry the binding too: see tls_open().
  */
-static const char *context_set_resumption(SSL_CTX *ctx, const struct tls_context_options *options)
+static bool context_bind(struct tls_context *context)
 {
 	uint8_t keys[2 * EVP_MAX_MD_SIZE];
 	uint8_t id[EVP_MAX_MD_SIZE];
-	unsigned tickets = options->settings->session_tickets;
+	bool ok = context_derive(context, 1, keys) &&
+		  context_derive(context, 2, keys + EVP_MAX_MD_SIZE) &&
+		  context_derive(context, 3, id);
+
+	_Static_assert(TLS_BINDING_BYTES == SSL_MAX_SID_CTX_LENGTH, "one fills the other");
+	if (ok && context->is_server)
+		ok = SSL_CTX_set_tlsext_ticket_keys(context->ctx, keys, TICKET_KEY_BYTES) == 1;
+	ok = ok && SSL_CTX_set_session_id_context(context->ctx, id, TLS_BINDING_BYTES) == 1;
+	if (ok)
+		memcpy(context->binding, id, TLS_BINDING_BYTES);
+	OPENSSL_cleanse(keys, sizeof(keys));
+	return ok;
+}
+
+void tls_context_refresh(struct tls_context *context, uint64_t policy_generation)
+{
+	uint64_t lists = crl_generation();
+
+	if (context->policy_generation == policy_generation && context->crl_generation == lists)
+		return;
+	context->policy_generation = policy_generation;
+	context->crl_generation = lists;
+	/* Without keys of this generation nobody resumes; the next call tries again. */
+	if (context_bind(context)) {
+		(void)SSL_CTX_clear_options(context->ctx,
+			context->has_tickets || !context->is_server ? SSL_OP_NO_TICKET : 0);
+	} else {
+		(void)SSL_CTX_set_options(context->ctx, SSL_OP_NO_TICKET);
+		context->policy_generation = 0;
+	}
+}
+
+static const char *context_set_resumption(struct tls_context *context, unsigned tickets)
+{
+	SSL_CTX *ctx = context->ctx;
 
 	(void)SSL_CTX_set_timeout(ctx, SESSION_LIFE_S);
-	if (!options->is_server) {
+	if (!context->is_server) {
 		(void)SSL_CTX_set_session_cache_mode(
 			ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
 		SSL_CTX_sess_set_new_cb(ctx, tls_on_session);
-		return NULL;
+	} else {
+		(void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+		if (tickets == 0)
+			(void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
+		if (SSL_CTX_set_num_tickets(ctx, tickets) != 1 ||
+			SSL_CTX_set_session_ticket_cb(ctx, NULL, tls_on_ticket, NULL) != 1)
+			return "session tickets";
 	}
-	(void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-	if (tickets == 0)
-		(void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
-	if (SSL_CTX_set_num_tickets(ctx, tickets) != 1 || !context_derive(options->name, 1, keys) ||
-		!context_derive(options->name, 2, keys + EVP_MAX_MD_SIZE) ||
-		!context_derive(options->name, 3, id))
-		return "session tickets";
-	if (SSL_CTX_set_tlsext_ticket_keys(ctx, keys, TICKET_KEY_BYTES) != 1 ||
-		SSL_CTX_set_session_id_context(ctx, id, SSL_MAX_SID_CTX_LENGTH) != 1)
-		return "session tickets";
-	OPENSSL_cleanse(keys, sizeof(keys));
-	return NULL;
+	return context_bind(context) ? NULL : "session tickets";
 }
 
-static const char *context_configure(SSL_CTX *ctx, const struct tls_context_options *options)
+static const char *context_configure(
+	struct tls_context *context, const struct tls_context_options *options)
 {
 	const struct tls_settings *settings = options->settings;
+	SSL_CTX *ctx = context->ctx;
 	const char *bad = context_set_protocol(ctx, settings);
 
 	if (bad == NULL && settings->certificate != NULL)
 		bad = context_set_certificate(ctx, settings->certificate);
-	if (bad == NULL && settings->trust_anchors != NULL)
-		bad = context_set_anchors(ctx, settings->trust_anchors, options->is_server);
+	if (bad == NULL && settings->trust_anchors != NULL && options->is_server)
+		bad = context_name_anchors(ctx, settings->trust_anchors);
 	if (bad == NULL)
-		bad = context_set_resumption(ctx, options);
+		bad = context_set_resumption(context, settings->session_tickets);
 	return bad;
 }
 
@@ -305,17 +364,20 @@ int tls_context_create(const struct tls_context_options *options, struct tls_con
 		.is_server = options->is_server,
 		.asks_certificate = !options->is_server ||
 				    options->client_certificate != CLIENT_CERTIFICATE_NONE,
-		.ktls = options->settings->ktls};
+		.has_tickets = options->settings->session_tickets > 0,
+		.ktls = options->settings->ktls,
+		.name = options->name,
+		.trust = options->trust};
 	(void)SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
 					       SSL_OP_CIPHER_SERVER_PREFERENCE |
 					       SSL_OP_IGNORE_UNEXPECTED_EOF);
 	(void)SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
 					    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-	SSL_CTX_set_verify(
-		ctx, out->asks_certificate ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, tls_on_verify);
+	SSL_CTX_set_verify(ctx, out->asks_certificate ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+	SSL_CTX_set_cert_verify_callback(ctx, tls_on_verify, NULL);
 	SSL_CTX_set_keylog_callback(ctx, tls_on_secret);
 	SSL_CTX_set_msg_callback(ctx, tls_on_message);
-	bad = context_configure(ctx, options);
+	bad = context_configure(out, options);
 	if (bad != NULL) {
 		(void)snprintf(error, error_bytes, "%s: %s", bad, tls_why());
 		tls_context_destroy(out);
@@ -337,6 +399,15 @@ static bool tls_name_host(SSL *ssl, const char *host)
 
 	(void)snprintf(name, sizeof(name), "%s", host);
 	return SSL_set_tlsext_host_name(ssl, name) == 1;
+}
+
+/* Was it made for this connector, under the present generations? */
+static bool tls_session_fits(const SSL_SESSION *session, const struct tls_context *context)
+{
+	unsigned len = 0;
+	const unsigned char *binding = SSL_SESSION_get0_id_context(session, &len);
+
+	return len == TLS_BINDING_BYTES && memcmp(binding, context->binding, len) == 0;
 }
 
 int tls_open(
@@ -366,6 +437,8 @@ int tls_open(
 		tls_close(tls);
 		return -ENOMEM;
 	}
+	if (slot != NULL && *slot != NULL && !tls_session_fits(*slot, context))
+		tls_session_drop(slot);
 	if (slot != NULL && *slot != NULL)
 		(void)SSL_set_session(tls->ssl, *slot);
 	return 0;
@@ -379,6 +452,7 @@ void tls_close(struct tls *tls)
 			SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
 		SSL_free(tls->ssl);
 	}
+	peer_release(&tls->ticket_peer);
 	OPENSSL_cleanse(tls, sizeof(*tls));
 }
 

@@ -31,14 +31,26 @@ struct tls_context_options {
 	const struct tls_settings *settings;
 	bool is_server;
 	enum client_certificate client_certificate; /* server only */
-	const char *name; /* connector: binds tickets and sessions to it */
+	const char *name; /* connector: binds tickets and sessions to it; lives as the context */
+	/* Whom the connector believes; NULL: nobody. settings->trust_anchors are only named to
+	 * clients, so that they know which certificate to send. */
+	const struct trust *trust;
 };
+
+/* SSL_MAX_SID_CTX_LENGTH */
+#define TLS_BINDING_BYTES 32
 
 struct tls_context {
 	struct ssl_ctx_st *ctx;
 	bool is_server;
 	bool asks_certificate; /* this side asks for, and judges, the peer's certificate */
+	bool has_tickets;      /* a server gives them out */
 	enum ktls_mode ktls;
+	const char *name;
+	const struct trust *trust;
+	uint64_t policy_generation; /* what tickets and sessions are bound to, beside the name */
+	uint64_t crl_generation;
+	uint8_t binding[TLS_BINDING_BYTES]; /* and what that comes to */
 };
 
 /* Once, before any thread: OpenSSL, and the seed of the ticket keys. -errno if there is no entropy.
@@ -54,6 +66,13 @@ NODISCARD int tls_context_create(const struct tls_context_options *options, stru
 	char *error, size_t error_bytes);
 void tls_context_destroy(struct tls_context *context);
 
+/*
+ * Before each tls_open(); costs nothing unless something has changed. Tickets and
+ * sessions of another generation of the policy's trust or of the revocation lists are
+ * worth nothing from then on. Contexts of one connector in all workers agree.
+ */
+void tls_context_refresh(struct tls_context *context, uint64_t policy_generation);
+
 enum tls_status {
 	TLS_DONE,   /* the handshake is complete, or bytes were read or written */
 	TLS_MORE,   /* feed another record */
@@ -66,6 +85,7 @@ struct tls {
 	struct ssl_st *ssl;
 	const struct tls_context *context;
 	struct ssl_session_st **session_slot; /* client: where a session for resumption is kept */
+	struct peer *ticket_peer; /* server: whose ticket was opened; held until it is asked for */
 
 	struct span feed; /* record bytes that OpenSSL has not taken yet */
 	uint8_t *sink;    /* where output goes */
@@ -92,7 +112,8 @@ struct tls {
 /*
  * Begins a connection in tls, which the caller took from its pool. host is sent
  * as SNI by a client (NULL: none). slot: client only, may be NULL; *slot is
- * offered for resumption and replaced by what the server gives.
+ * offered for resumption and replaced by what the server gives; one of another connector or
+ * generation is dropped.
  */
 NODISCARD int tls_open(struct tls *tls, const struct tls_context *context, const char *host,
 	struct ssl_session_st **slot);

@@ -2,22 +2,22 @@
 #pragma once
 
 /*
- * verify.h: what a peer's certificate says, and whether it is any good.
+ * verify.h: what a handshake says of the peer, and whether it is good enough for the
+ * connector.
  *
  * The handshake never fails for a bad certificate of the peer: it completes,
  * the verdict is kept, and whoever owns the session refuses mail with a reply
- * that says why. A verdict is one of Exchange's status words.
+ * that says why. The certificate itself is a struct peer (relay/pki/peer.h), which can be
+ * judged for others later: this verdict is the connector's only.
  */
 
 #include "policy/verdict.h"
 #include "relay/base/assert.h"
+#include "relay/pki/peer.h"
 #include <stdbool.h>
 #include <stddef.h>
 
-struct ssl_st;
-
-#define PEER_SUBJECT_BYTES 256
-#define PEER_SPKI_BYTES 65
+struct tls;
 
 /* What is remembered of a handshake once its TLS object is gone. */
 struct tls_facts {
@@ -25,14 +25,28 @@ struct tls_facts {
 	const char *cipher;  /* RFC name, "TLS_AES_256_GCM_SHA384" */
 	unsigned cipher_bits;
 	bool is_resumed;
-	enum verdict verdict;
-	char subject[PEER_SUBJECT_BYTES];  /* RFC 2253 form, "" if there is no certificate */
-	char spki_sha256[PEER_SPKI_BYTES]; /* of its SubjectPublicKeyInfo, in hex */
+	bool is_pending;         /* a revocation list is on its way: judge again when it is there */
+	enum verdict verdict;    /* for the connector's own trust, and the name it asks for */
+	const char *subject;     /* of the peer, RFC 2253 form, "" if there is no certificate */
+	const char *spki_sha256; /* of its SubjectPublicKeyInfo, in hex; both live as the peer */
+
+	/* What the verdict is made of. */
+	bool is_asked;
+	bool is_unreadable; /* it has sent a certificate that cannot be decoded */
+	enum peer_purpose purpose;
+	const struct trust *trust; /* NULL: nobody is trusted */
 };
 
 /*
- * Reads a completed handshake. is_asked: did this side ask for the peer's
- * certificate? name: what its names must match (RFC 9525 6.3, no CN), or NULL. A resumed session's
- * certificate is checked again for its dates.
+ * Reads a completed handshake and judges it: name is what the certificate must have
+ * (names_have()), or NULL. Returns the peer, held for the caller, or NULL if there is no
+ * certificate.
  */
-void tls_facts_read(struct ssl_st *ssl, bool is_asked, const char *name, struct tls_facts *out);
+struct peer *tls_facts_read(struct tls *tls, const char *name, time_t now, struct tls_facts *out);
+
+/*
+ * Judges again: at another time, or when a revocation list has come. Sets verdict and
+ * is_pending, and returns the verdict.
+ */
+enum verdict tls_facts_judge(
+	struct tls_facts *facts, struct peer *peer, const char *name, time_t now);

@@ -3,15 +3,18 @@
 
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
+#include <stdarg.h>
+#include <time.h>
 
 static const uint16_t client_next[CLIENT_STATE_COUNT] = {
-	[CLIENT_CONNECT] = BIT(CLIENT_GREETING) | BIT(CLIENT_QUIT),
-	[CLIENT_GREETING] = BIT(CLIENT_EHLO) | BIT(CLIENT_QUIT),
+	[CLIENT_CONNECT] = BIT(CLIENT_GREETING) | BIT(CLIENT_PROOF) | BIT(CLIENT_QUIT),
+	[CLIENT_GREETING] = BIT(CLIENT_EHLO) | BIT(CLIENT_HELO) | BIT(CLIENT_QUIT),
 	[CLIENT_EHLO] =
 		BIT(CLIENT_HELO) | BIT(CLIENT_STARTTLS) | BIT(CLIENT_READY) | BIT(CLIENT_QUIT),
 	[CLIENT_HELO] = BIT(CLIENT_READY) | BIT(CLIENT_QUIT),
 	[CLIENT_STARTTLS] = BIT(CLIENT_TLS) | BIT(CLIENT_QUIT),
-	[CLIENT_TLS] = BIT(CLIENT_EHLO) | BIT(CLIENT_QUIT),
+	[CLIENT_TLS] = BIT(CLIENT_EHLO) | BIT(CLIENT_PROOF) | BIT(CLIENT_QUIT),
+	[CLIENT_PROOF] = BIT(CLIENT_EHLO) | BIT(CLIENT_GREETING) | BIT(CLIENT_QUIT),
 	[CLIENT_READY] = BIT(CLIENT_QUIT),
 	[CLIENT_QUIT] = BIT(CLIENT_QUIT),
 };
@@ -54,16 +57,50 @@ static void client_fail(struct client *client, const char *why)
 		client->events->on_failed(client, why);
 }
 
-void client_command(struct client *client, struct span command)
+/* The requirement is not met, or cannot be: kept for whoever waits for the session. */
+static void client_refuse(struct client *client, const char *format, ...) PRINTF_LIKE(2, 3);
+static void client_refuse(struct client *client, const char *format, ...)
+{
+	va_list args;
+	int len;
+
+	va_start(args, format);
+	len = vsnprintf(client->refusal, sizeof(client->refusal) - 2, format, args);
+	va_end(args);
+	ASSERT(len > 0);
+	if ((size_t)len > sizeof(client->refusal) - 3)
+		len = (int)sizeof(client->refusal) - 3;
+	memcpy(client->refusal + len, "\r\n", 3);
+	if (client->requirement->partner != NULL)
+		STAT(secure_send_refused);
+}
+
+/* For replies: whose mail it is about. */
+static const char *client_whom(const struct client *client)
+{
+	const char *domain = client->requirement->domain;
+
+	return domain != NULL && domain[0] != '\0' ? domain : client->connector->name;
+}
+
+void client_command_unshown(struct client *client, struct span bytes)
 {
 	client->owed++;
-	if (conn_write(&client->conn, command) < command.len)
+	if (conn_write(&client->conn, bytes) < bytes.len)
 		client_fail(client, "output-full");
 }
 
-void client_owe(struct client *client)
+void client_command(struct client *client, struct span command)
+{
+	protolog_sent(&client->protolog, command);
+	client_command_unshown(client, command);
+}
+
+void client_owe(struct client *client, struct span shown)
 {
 	client->owed++;
+	if (shown.len > 0)
+		protolog_sent(&client->protolog, shown);
 }
 
 void client_flush(struct client *client)
@@ -82,10 +119,16 @@ void client_flush_now(struct client *client)
 	client_restart_deadline(client);
 }
 
+static void client_say_quit(struct client *client)
+{
+	protolog_sent(&client->protolog, span_of("QUIT\r\n"));
+	(void)conn_write(&client->conn, span_of("QUIT\r\n"));
+}
+
 void client_quit(struct client *client)
 {
 	if (client->state == CLIENT_READY && client->owed == 0)
-		(void)conn_write(&client->conn, span_of("QUIT\r\n"));
+		client_say_quit(client);
 	client_enter(client, CLIENT_QUIT);
 	/* The answer to QUIT is not awaited as a reply: the peer's end is. */
 	conn_close(&client->conn);
@@ -121,6 +164,12 @@ static void client_say_ehlo(struct client *client)
 	client_say(client, "EHLO", client->connector->fqdn);
 }
 
+static void client_say_helo(struct client *client)
+{
+	client_enter(client, CLIENT_HELO);
+	client_say(client, "HELO", client->connector->fqdn);
+}
+
 /* The host name for SNI, without its port; an address is no host name (RFC 6066 3). */
 static bool client_sni(const struct client *client, char out[NAME_BYTES_MAX])
 {
@@ -136,62 +185,94 @@ static bool client_sni(const struct client *client, char out[NAME_BYTES_MAX])
 
 static void client_begin_tls(struct client *client)
 {
-	const struct send_connector *connector = client->connector;
 	char name[NAME_BYTES_MAX];
 	bool is_name = client_sni(client, name);
 
-	client->conn.verify_name = connector->tls_auth_level == TLS_AUTH_DOMAIN_VALIDATION
-					   ? connector->tls_domain
-					   : NULL;
 	if (conn_start_tls(&client->conn, client->tls_context, is_name ? name : NULL,
 		    client->session_slot) < 0)
 		client_fail(client, "no-memory-for-tls");
 }
 
-static bool client_needs_tls(const struct client *client)
+/* Is TLS to be used where it is offered? */
+static bool client_wants_tls(const struct client *client)
 {
-	return client->connector->tls_auth_level > TLS_AUTH_OPPORTUNISTIC;
+	const struct send_connector *connector = client->connector;
+
+	if (client->requirement->needs_tls)
+		return true;
+	return !connector->ignore_starttls && !client->skips_starttls &&
+	       connector->tls_auth_level != TLS_AUTH_NONE;
+}
+
+/* STARTTLS was not offered or not granted, and nothing may be sent without it. */
+static void client_lacks_tls(struct client *client, const char *why, const char *words)
+{
+	STAT(nexthop_tls_failed);
+	client->status = "TlsNotStarted";
+	client_refuse(client, "451 4.7.3 STARTTLS is required by policy for %s and %.255s %s",
+		client_whom(client), client->host, words);
+	client_say_quit(client);
+	client_fail(client, why);
 }
 
 /* EHLO was answered 250: TLS first if there is to be any, then it is usable. */
 static void client_on_offer(struct client *client, const struct reply *reply)
 {
-	const struct send_connector *connector = client->connector;
-
 	reply_parse_ehlo(reply, &client->offer);
 	client->offer.domain = (struct span){0}; /* it points into the buffer */
-	if (!client->is_secured && !connector->ignore_starttls &&
+	if (!client->is_secured && client_wants_tls(client) &&
 		client->offer.keywords & EHLO_STARTTLS) {
 		client_enter(client, CLIENT_STARTTLS);
 		client_say(client, "STARTTLS", "");
 		return;
 	}
-	if (!client->is_secured && client_needs_tls(client)) {
-		client_fail(client, "starttls-not-offered");
+	if (!client->is_secured && client->requirement->needs_tls) {
+		client_lacks_tls(client, "starttls-not-offered", "did not offer it");
 		return;
 	}
 	client_enter(client, CLIENT_READY);
 	client->events->on_ready(client);
 }
 
+/* An EHLO that was not understood: HELO may do, where nothing that it lacks is needed. */
+static void client_on_no_ehlo(struct client *client, const struct reply *reply)
+{
+	if (reply->code >= 500 && !client->is_secured && !client->requirement->needs_tls)
+		client_say_helo(client);
+	else
+		client_fail(client, "ehlo-refused");
+}
+
+/* STARTTLS was answered. */
+static void client_on_starttls(struct client *client, const struct reply *reply)
+{
+	if (reply->code == 220) {
+		client_enter(client, CLIENT_TLS); /* begun once this reply is consumed */
+		return;
+	}
+	client->has_tls_failed = true;
+	if (client->requirement->needs_tls)
+		client_lacks_tls(client, "starttls-refused", "refused it");
+	else
+		client_fail(client, "starttls-refused");
+}
+
 static void client_on_setup_reply(struct client *client, const struct reply *reply)
 {
 	switch (client->state) {
 	case CLIENT_GREETING:
-		if (reply->code == 220)
-			client_say_ehlo(client);
-		else
+		if (reply->code != 220)
 			client_fail(client, "greeting-refused");
+		else if (client->connector->force_helo && !client->requirement->needs_tls)
+			client_say_helo(client);
+		else
+			client_say_ehlo(client);
 		break;
 	case CLIENT_EHLO:
-		if (reply->code == 250) {
+		if (reply->code == 250)
 			client_on_offer(client, reply);
-		} else if (reply->code >= 500 && !client->is_secured && !client_needs_tls(client)) {
-			client_enter(client, CLIENT_HELO);
-			client_say(client, "HELO", client->connector->fqdn);
-		} else {
-			client_fail(client, "ehlo-refused");
-		}
+		else
+			client_on_no_ehlo(client, reply);
 		break;
 	case CLIENT_HELO:
 		if (reply->code != 250) {
@@ -203,13 +284,11 @@ static void client_on_setup_reply(struct client *client, const struct reply *rep
 		client->events->on_ready(client);
 		break;
 	case CLIENT_STARTTLS:
-		if (reply->code == 220)
-			client_enter(client, CLIENT_TLS); /* begun once this reply is consumed */
-		else
-			client_fail(client, "starttls-refused");
+		client_on_starttls(client, reply);
 		break;
 	case CLIENT_CONNECT:
 	case CLIENT_TLS:
+	case CLIENT_PROOF:
 	case CLIENT_READY:
 	case CLIENT_QUIT:
 	case CLIENT_STATE_COUNT:
@@ -219,6 +298,7 @@ static void client_on_setup_reply(struct client *client, const struct reply *rep
 
 static void client_take_reply(struct client *client, const struct reply *reply)
 {
+	client_log_reply(client, reply);
 	if (client->state == CLIENT_GREETING) {
 		client_on_setup_reply(client, reply);
 		return;
@@ -282,6 +362,7 @@ static void client_on_connected(struct conn *conn, int result)
 		client->events->on_failed(client, strerror(-result));
 		return;
 	}
+	client_log_open(client);
 	client_restart_deadline(client);
 	if (client->connector->implicit_tls) {
 		client_begin_tls(client);
@@ -291,71 +372,99 @@ static void client_on_connected(struct conn *conn, int result)
 	conn_read(conn);
 }
 
-/* What the send connector demands of the peer's certificate. */
-static bool client_accepts(const struct client *client)
+/*
+ * What is to be said of the peer's certificate: shown is for the log. False: it is not known
+ * yet, for want of a revocation list.
+ */
+static bool client_judge(struct client *client, enum verdict *out, enum verdict *out_shown)
 {
-	enum verdict verdict = client->conn.facts.verdict;
+	static const struct certificate_names none;
+	const struct send_requirement *requirement = client->requirement;
+	struct conn *conn = &client->conn;
+	const struct peer *peer = conn->peer;
+	bool is_pending;
+	enum verdict chain;
 
-	switch (client->connector->tls_auth_level) {
-	case TLS_AUTH_NONE:
-	case TLS_AUTH_OPPORTUNISTIC:
-	case TLS_AUTH_ENCRYPTION_ONLY:
-		return true;
-	case TLS_AUTH_CERTIFICATE_VALIDATION:
-	case TLS_AUTH_DOMAIN_VALIDATION:
-	case TLS_AUTH_FINGERPRINT:
-		return verdict == VERDICT_VALID;
+	conn->facts.trust = client->trust;
+	chain = conn_judge(conn, time(NULL), &is_pending);
+	if (is_pending && send_needs_chain(requirement))
+		return false;
+	*out = send_judge(requirement, peer != NULL ? &peer->names : &none, peer != NULL,
+		peer != NULL ? peer->spki : NULL, chain);
+	/* Where nothing is asked of the certificate, the log still tells what it is. */
+	*out_shown =
+		requirement->partner == NULL && requirement->level < TLS_AUTH_CERTIFICATE_VALIDATION
+			? chain
+			: *out;
+	return true;
+}
+
+/* The peer is not who it must be: no MAIL, and goodbye. */
+static void client_disprove(struct client *client, enum verdict verdict)
+{
+	char why[64];
+
+	STAT(nexthop_tls_failed);
+	client->status = verdict_word(verdict);
+	(void)snprintf(why, sizeof(why), "certificate-%s", client->status);
+	client_refuse(client, "454 4.7.5 Certificate validation failure: %s", client->status);
+	client_say_quit(client);
+	client_fail(client, why);
+}
+
+/* Under TLS: is it who it must be? Then the conversation goes on. */
+static void client_prove(struct client *client)
+{
+	const struct send_requirement *requirement = client->requirement;
+	enum ktls_mode mode = client->connector->tls_settings.ktls;
+	enum verdict verdict;
+	enum verdict shown;
+	bool is_proved;
+
+	if (!client_judge(client, &verdict, &shown)) {
+		if (client->state != CLIENT_PROOF)
+			client_enter(client, CLIENT_PROOF);
+		return;
 	}
-	UNREACHABLE();
+	client->conn.facts.verdict = shown;
+	client_log_tls(client);
+	/* Nobody asked who it is, or it is who it should be. */
+	is_proved = verdict == VERDICT_VALID;
+	conn_allow_ktls(&client->conn, is_proved ? mode : KTLS_OFF,
+		is_proved || mode == KTLS_OFF ? "configured" : "peer-not-proved");
+	if (!is_proved) {
+		client_disprove(client, verdict);
+		return;
+	}
+	if (requirement->partner != NULL)
+		STAT(nexthop_secured);
+	client->is_secured = true;
+	if (client->connector->implicit_tls)
+		client_enter(client, CLIENT_GREETING);
+	else
+		client_say_ehlo(client);
+	conn_read(&client->conn);
+}
+
+void client_proof_changed(struct client *client)
+{
+	if (client->state == CLIENT_PROOF)
+		client_prove(client);
 }
 
 static void client_on_tls(struct conn *conn)
 {
 	struct client *client = client_of(conn);
-	enum ktls_mode mode = client->connector->tls_settings.ktls;
-	bool is_proved = client->connector->tls_auth_level <= TLS_AUTH_ENCRYPTION_ONLY ||
-			 conn->facts.verdict == VERDICT_VALID;
 
 	STAT(nexthop_tls);
 	if (conn->facts.is_resumed)
 		STAT(nexthop_tls_resumed);
-	conn_allow_ktls(conn, is_proved ? mode : KTLS_OFF,
-		is_proved || mode == KTLS_OFF ? "configured" : "peer-not-proved");
-	if (!client_accepts(client)) {
-		char why[64];
-
-		STAT(nexthop_tls_failed);
-		(void)snprintf(
-			why, sizeof(why), "certificate-%s", verdict_word(conn->facts.verdict));
-		client_fail(client, why);
-		return;
-	}
-	client->is_secured = true;
-	if (client->state == CLIENT_CONNECT)
-		client_enter(client, CLIENT_GREETING);
-	else
-		client_say_ehlo(client);
-	conn_read(conn);
+	client_prove(client);
 }
 
 static void client_on_record(struct conn *conn)
 {
-	struct client *client = client_of(conn);
-	const struct tls_facts *facts = &conn->facts;
-	char record[128];
-	char subject[PEER_SUBJECT_BYTES];
-	char host[NAME_BYTES_MAX];
-
-	log_event(LOG_LEVEL_INFO, client->id, "nexthop-tls",
-		"connector=%s host=%s version=%s cipher=%s bits=%u resumed=%s server-cert=%s "
-		"subject=%s spki=%s record=%s",
-		client->connector->name, log_quote_text(client->host, host, sizeof(host)),
-		facts->version, facts->cipher, facts->cipher_bits, facts->is_resumed ? "yes" : "no",
-		verdict_word(facts->verdict),
-		log_quote_text(facts->subject[0] == '\0' ? NULL : facts->subject, subject,
-			sizeof(subject)),
-		facts->spki_sha256[0] == '\0' ? "-" : facts->spki_sha256,
-		conn_record_print(conn, record, sizeof(record)));
+	client_log_record(client_of(conn));
 }
 
 static void client_on_drained(struct conn *conn)
@@ -366,16 +475,32 @@ static void client_on_drained(struct conn *conn)
 		client->events->on_drained(client);
 }
 
+/* In state TLS, or later by a broken record. */
+static void client_handshake_failed(struct client *client, const char *why)
+{
+	protolog_note(&client->protolog, NULL, "TLS negotiation failed with error %s", why);
+	if (client->has_tls_failed && client->requirement->needs_tls) {
+		client->status = "TlsNotStarted";
+		client_refuse(client,
+			"451 4.7.3 TLS is required by policy for %s and the handshake with %.255s "
+			"failed",
+			client_whom(client), client->host);
+	}
+	client_fail(client, why);
+}
+
 static void client_on_end(struct conn *conn, enum conn_end why)
 {
 	struct client *client = client_of(conn);
 	char text[192];
 
+	client->end_word = "Remote";
 	if (client->state == CLIENT_TLS || why == CONN_END_TLS) {
 		STAT(nexthop_tls_failed);
+		client->has_tls_failed = client->state == CLIENT_TLS;
 		(void)snprintf(text, sizeof(text), "tls: %s",
 			conn->tls != NULL ? tls_error(conn->tls) : "record or alert");
-		client_fail(client, text);
+		client_handshake_failed(client, text);
 		return;
 	}
 	client_fail(client, why == CONN_END_EOF     ? "closed-by-peer"
@@ -393,14 +518,42 @@ static void client_on_timeout(struct conn *conn)
 		client->events->on_failed(client, "connect-timeout");
 		return;
 	}
-	client_fail(
-		client, client->owed == 0 && client->state == CLIENT_READY ? "idle" : "timeout");
+	switch (client->state) {
+	case CLIENT_PROOF:
+		/* The list did not come in time. */
+		client_disprove(client, VERDICT_REVOCATION_UNKNOWN);
+		break;
+	case CLIENT_TLS:
+		STAT(nexthop_tls_failed);
+		client->has_tls_failed = true;
+		client_handshake_failed(client, "tls: timeout");
+		break;
+	case CLIENT_READY:
+		client_fail(client, client->owed == 0 ? "idle" : "timeout");
+		break;
+	case CLIENT_CONNECT:
+	case CLIENT_GREETING:
+	case CLIENT_EHLO:
+	case CLIENT_HELO:
+	case CLIENT_STARTTLS:
+	case CLIENT_QUIT:
+	case CLIENT_STATE_COUNT:
+		client_fail(client, "timeout");
+		break;
+	}
+}
+
+bool client_may_downgrade(const struct client *client)
+{
+	return client->has_tls_failed && client->requirement->may_clear &&
+	       !client->skips_starttls && !client->connector->implicit_tls;
 }
 
 static void client_on_closed(struct conn *conn)
 {
 	struct client *client = client_of(conn);
 
+	protolog_close(&client->protolog, client->end_word);
 	client->events->on_closed(client);
 }
 
@@ -424,6 +577,11 @@ int client_open(struct client *client, struct conn_net *net, const struct addres
 		return rc;
 	client->state = CLIENT_CONNECT;
 	client->is_secured = false;
+	client->has_tls_failed = false;
+	client->status = NULL;
+	client->refusal[0] = '\0';
+	client->end_word = "Local";
+	client->protolog = (struct protolog){.is_on = false}; /* until there is a connection */
 	client->offer = (struct ehlo_offer){0};
 	client->owed = 0;
 	client->message_count = 0;

@@ -6,12 +6,14 @@
  *
  *   CONNECT --> GREETING --> EHLO --+--------------------------> READY --> QUIT
  *                             ^     |                              ^
- *                             |     +--> STARTTLS --> TLS --+      |
- *                             +-----------------------------+      |
+ *                             |     +--> STARTTLS --> TLS          |
+ *                             |                        |           |
+ *                             +--------- (PROOF) <-----+           |
  *                                   EHLO --> HELO -----------------+
  *
- * READY means usable: TLS is as the send connector wants it and the peer's
- * offer is known. From then on the owner gives commands and gets replies, in
+ * READY means usable: TLS is as the requirement wants it, the peer is who it should be, and
+ * its offer is known. A peer that is not gets QUIT and never a MAIL; a session that needs TLS
+ * never goes on without it. From then on the owner gives commands and gets replies, in
  * order; any number may be under way (RFC 2920), so there are two cursors: what
  * was written, and how many answers are owed.
  *
@@ -19,8 +21,10 @@
  * owner then waits for on_closed.
  */
 
-#include "policy/policy.h"
+#include "policy/secure_send.h"
+#include "relay/base/protolog.h"
 #include "relay/net/conn.h"
+#include "relay/pki/trust.h"
 #include "relay/smtp/reply.h"
 
 enum client_state {
@@ -30,6 +34,7 @@ enum client_state {
 	CLIENT_HELO,     /* EHLO was not understood; the answer to HELO is awaited */
 	CLIENT_STARTTLS, /* the answer to STARTTLS is awaited */
 	CLIENT_TLS,      /* handshake */
+	CLIENT_PROOF,    /* under TLS; a revocation list that its certificate needs is awaited */
 	CLIENT_READY,    /* usable */
 	CLIENT_QUIT,     /* ending */
 	CLIENT_STATE_COUNT,
@@ -52,6 +57,7 @@ struct client_events {
 };
 
 #define CLIENT_ID_BYTES 20
+#define CLIENT_REFUSAL_BYTES 512
 
 struct client {
 	struct conn conn;
@@ -59,20 +65,30 @@ struct client {
 	void *owner; /* whom events are for */
 	const struct send_connector *connector;
 	const struct tls_context *tls_context;
-	const char *host; /* configured name of the address in use, for SNI and the log */
+	const struct send_requirement *requirement; /* what the session must be */
+	const struct trust *trust; /* what its certificate is judged by; NULL: none is trusted */
+	const char *host;          /* configured name of the address in use, for SNI and the log */
+	bool skips_starttls; /* its handshake failed a moment ago, and clear text is allowed */
+	bool keeps_protolog;
 	enum client_state state;
-	bool is_secured;
+	bool is_secured;     /* under TLS, and the requirement is met */
+	bool has_tls_failed; /* STARTTLS was refused or the handshake failed */
+	const char *status;  /* why the requirement was not met: a verdict's word, or NULL */
+	char refusal[CLIENT_REFUSAL_BYTES]; /* why, as a reply with CR LF; "": nothing special */
 	struct ehlo_offer offer;
 	unsigned owed; /* replies to commands that were written */
 	uint64_t opened_ms;
 	uint64_t message_count;
 	struct ssl_session_st **session_slot;
 	char id[CLIENT_ID_BYTES];
+	struct protolog protolog;
+	const char *end_word; /* how it ended, for the protocol log */
 };
 
 /*
- * Begins a session with the address; the caller has set events, owner,
- * connector, tls_context, host, session_slot and id. -errno when there is no socket.
+ * Begins a session with the address; the caller has set events, owner, connector, tls_context,
+ * requirement, trust, host, skips_starttls, keeps_protolog, session_slot and id. -errno when there
+ * is no socket.
  */
 NODISCARD int client_open(
 	struct client *client, struct conn_net *net, const struct address *address);
@@ -80,8 +96,12 @@ NODISCARD int client_open(
 /* Writes a command with its CR LF; one reply is owed for it. It leaves with client_flush(). */
 void client_command(struct client *client, struct span command);
 
-/* One more reply is owed, for a command that the owner wrote into the conn itself. */
-void client_owe(struct client *client);
+/* The same for what is no command and does not go to the protocol log: the end of data. */
+void client_command_unshown(struct client *client, struct span bytes);
+
+/* One more reply is owed, for a command that the owner wrote into the conn itself; shown may be
+ * empty, and is for the protocol log. */
+void client_owe(struct client *client, struct span shown);
 
 /* At the end of this turn, or at once: as conn_flush(), conn_flush_now(). */
 void client_flush(struct client *client);
@@ -95,3 +115,18 @@ void client_abort(struct client *client);
 
 /* An idle session ends by itself at due_ms (on_lost). 0: only the usual deadlines hold. */
 void client_idle_until(struct client *client, uint64_t due_ms);
+
+/*
+ * After a failure: may it be tried once more in clear text (skips_starttls)? Only where nothing
+ * asks for TLS and a handshake is what failed.
+ */
+bool client_may_downgrade(const struct client *client);
+
+/* A revocation list came or cannot be had: a client in CLIENT_PROOF is judged again. */
+void client_proof_changed(struct client *client);
+
+/* For client.c: the log's event, and rows of the protocol log (EXCHANGE 12.1). */
+void client_log_record(const struct client *client);
+void client_log_open(struct client *client);
+void client_log_reply(struct client *client, const struct reply *reply);
+void client_log_tls(struct client *client);

@@ -246,6 +246,7 @@ static void run_slow(const struct test_case *test)
 	FAULT("hop/says-" label, step, HOP_ANSWER, answer, want, __VA_ARGS__)
 #define UNREACHED "451 4.4.1"
 #define LOST "451 4.4.2"
+#define UNSECURED "451 4.7.3"
 #define ENDS(label, step, want, ...)                                                  \
 	FAULT("hop/stalls-" label, step, HOP_STALL, NULL, want, __VA_ARGS__),         \
 		FAULT("hop/closes-" label, step, HOP_CLOSE, NULL, want, __VA_ARGS__), \
@@ -257,8 +258,8 @@ static const struct test_case rows[] = {
 	SAYS("421-greeting", HOP_GREETING, "421 4.3.2 no", UNREACHED, 0),
 	SAYS("nonsense-greeting", HOP_GREETING, "Hello!", UNREACHED, 0),
 	SAYS("554-ehlo", HOP_EHLO, "554 5.3.2 no", UNREACHED, 0),
-	SAYS("454-starttls", HOP_STARTTLS, "454 4.7.0 no TLS now", UNREACHED, 0),
-	SAYS("554-starttls", HOP_STARTTLS, "554 5.7.0 no TLS", UNREACHED, 0),
+	SAYS("454-starttls", HOP_STARTTLS, "454 4.7.0 no TLS now", UNSECURED, 0),
+	SAYS("554-starttls", HOP_STARTTLS, "554 5.7.0 no TLS", UNSECURED, 0),
 	SAYS("451-ehlo-tls", HOP_EHLO_TLS, "451 4.3.2 no", UNREACHED, 0),
 	SAYS("450-mail", HOP_MAIL, "450 4.1.8 hop: later", "450 4.1.8 hop: later", 0),
 	SAYS("553-mail", HOP_MAIL, "553 5.1.8 hop: never", "553 5.1.8 hop: never", 0),
@@ -281,7 +282,7 @@ static const struct test_case rows[] = {
 	ENDS("greeting", HOP_GREETING, UNREACHED, 0),
 	ENDS("ehlo", HOP_EHLO, UNREACHED, 0),
 	ENDS("starttls", HOP_STARTTLS, UNREACHED, 0),
-	ENDS("handshake", HOP_HANDSHAKE, UNREACHED, 0),
+	ENDS("handshake", HOP_HANDSHAKE, UNSECURED, 0),
 	ENDS("ehlo-tls", HOP_EHLO_TLS, UNREACHED, 0),
 	ENDS("mail", HOP_MAIL, LOST, 0),
 	ENDS("rcpt", HOP_RCPT, LOST, 0),

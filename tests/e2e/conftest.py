@@ -133,6 +133,10 @@ receive-connector "partner" {{
   trust-anchors = "{pki}/treyresearch-ca.pem"
   deliver = proxy
   send-connector = "inside"
+  tarpit-interval = "0s"
+  message-rate-limit = unlimited
+  max-inbound-connection-per-source = unlimited
+  max-inbound-connection-percentage-per-source = 100
   {receive}
 }}
 send-connector "inside" {{

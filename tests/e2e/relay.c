@@ -181,7 +181,10 @@ static void relay_write_config(const char *file, const struct relay_options *opt
 		"receive-connector \"in\" {\n\tbindings = {\"%s:%u\"}\n\ttls = starttls\n"
 		"\trequire-tls = yes\n\tcertificate = \"own\"\n\tclient-certificate = require\n"
 		"\ttrust-anchors = \"%s/anchors.pem\"\n\tktls = %s\n\tsend-connector = \"out\"\n"
-		"\tconnection-timeout = \"1h\"\n%s%s%s}\n",
+		"\tconnection-timeout = \"1h\"\n\ttarpit-interval = \"0s\"\n"
+		"\tmessage-rate-limit = unlimited\n"
+		"\tmax-inbound-connection-per-source = unlimited\n"
+		"\tmax-inbound-connection-percentage-per-source = 100\n%s%s%s}\n",
 		suite.address, RELAY_PORT, suite.dir, ktls, tls, receive,
 		strstr(receive, "connection-inactivity-timeout") != NULL ? "" : patient);
 	(void)fprintf(out,

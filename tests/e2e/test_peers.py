@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from conftest import PATIENCE, ROOT, free_port, proxy_config, wait_for
+from lab import certificate, inside, lab, partner, receive, secure, send, transport  # noqa: F401
 
 BODY = "Subject: independent\r\n\r\nfirst\r\n.dot\r\n..dots\r\n.\r\nlast\r\n"
 
@@ -196,3 +197,112 @@ def test_exim_as_next_hop(make_relay, pki, tmp_path):
         assert list(new.iterdir())[0].read_text().endswith("\nfirst\n.dot\n..dots\n.\nlast\n")
     finally:
         peer("exim.sh", "stop", folder)
+
+
+# ---- row 51: Postfix as a partner, configured the same way ------------------------------------
+
+def postfix_partner(pki, tmp_path, port, *words):
+    """treyresearch.test on Postfix: level secure, and its own certificate unless words say so."""
+    folder = tmp_path / "postfix"
+    peer("postfix.sh", "start", folder, "--relayhost", f"[127.0.0.1]:{port}", "--tls-cafile",
+         pki / "adatum-ca.pem", "--tls-level", "secure", "--verify-name", "adatum.test",
+         "--hostname", "mx.treyresearch.test", *words)
+    return folder
+
+
+def secured_door(lab):
+    port, hop = free_port(), lab.server(how="clear")
+    relay = lab.relay(transport(), certificate(), partner(), secure("partners", port),
+                      inside(hop.port))
+    return relay, port, hop
+
+
+def test_row_51_postfix_sends_secured_mail(lab, pki, tmp_path):
+    relay, port, hop = secured_door(lab)
+    folder = postfix_partner(pki, tmp_path, port, "--client-cert", pki / "treyresearch.pem",
+                             "--client-key", pki / "treyresearch.key")
+    try:
+        peer("postfix.sh", "send", folder, "a@treyresearch.test", "b@adatum.test", text=MESSAGE)
+        peer("postfix.sh", "wait", folder)
+    finally:
+        peer("postfix.sh", "stop", folder)
+    log = (folder / "mail.log").read_text()
+    assert "status=sent" in log and "Verified TLS connection established to" in log, log
+    body = hop.messages[0].body.decode()
+    assert "x-domain-secure=pass" in body and body.endswith("..dots\r\n.\r\nlast\r\n")
+    assert relay.counter("messages_secured") == 1
+
+
+@pytest.mark.parametrize("leaf,word", [(None, "EmptyCertificate"),
+                                       ("treyresearch-expired", "Expired"),
+                                       ("treyresearch-host", "SubjectMismatch")])
+def test_row_51_postfix_that_proves_nothing_keeps_its_mail(lab, pki, tmp_path, leaf, word):
+    relay, port, hop = secured_door(lab)
+    words = [] if leaf is None else ["--client-cert", pki / f"{leaf}.pem", "--client-key",
+                                     pki / f"{leaf}.key"]
+    folder = postfix_partner(pki, tmp_path, port, *words)
+    try:
+        peer("postfix.sh", "send", folder, "a@treyresearch.test", "b@adatum.test", text=MESSAGE)
+        wait_for(lambda: "status=deferred" in (folder / "mail.log").read_text(), "deferral")
+    finally:
+        peer("postfix.sh", "stop", folder)
+    log = (folder / "mail.log").read_text()
+    assert f"454 4.7.5 Certificate validation failure: {word}" in log and "status=sent" not in log
+    assert hop.mails == 0 and relay.refusals(status=word, partner="trey")
+
+
+def postfix_door(lab, pki, tmp_path, leaf, client_ca="adatum-ca"):
+    """Postfix that demands a certificate of ours; a relay that sends there, secured."""
+    port, hop_port = free_port(), free_port()
+    folder = tmp_path / "postfix"
+    peer("postfix.sh", "start", folder, "--listen", f"127.0.0.1:{hop_port}", "--tls-cert",
+         pki / f"{leaf}.pem", "--tls-key", pki / f"{leaf}.key", "--require-client-cert",
+         pki / f"{client_ca}.pem", "--hostname", "mx.treyresearch.test")
+    relay = lab.relay(transport(), certificate(), partner(),
+                      receive("in", port, send_connector="out"),
+                      send("out", hop_port, certificate="edge", domain_secure=True))
+    return folder, relay, port
+
+
+def test_row_51_postfix_takes_secured_mail(lab, pki, tmp_path):
+    folder, relay, port = postfix_door(lab, pki, tmp_path, "treyresearch")
+    try:
+        client = lab.opened(port, tls=False)
+        assert client.send("a@adatum.test", "b@treyresearch.test").startswith("250")
+        peer("postfix.sh", "wait", folder)
+        mails = list((folder / "maildir/b@treyresearch.test/new").iterdir())
+        assert len(mails) == 1 and mails[0].read_text().endswith("\ntext\n")
+        log = (folder / "mail.log").read_text()
+        assert "Trusted TLS connection established from" in log, log
+        assert relay.events("nexthop-tls")[-1]["server-cert"] == "Valid"
+        assert relay.counter("messages_sent_secured") == 1
+    finally:
+        peer("postfix.sh", "stop", folder)
+
+
+@pytest.mark.parametrize("leaf,word", [("treyresearch-self", "UntrustedRoot"),
+                                       ("treyresearch-name", "SubjectMismatch"),
+                                       ("treyresearch-expired", "Expired")])
+def test_row_51_postfix_that_is_not_the_partner_gets_nothing(lab, pki, tmp_path, leaf, word):
+    folder, _, port = postfix_door(lab, pki, tmp_path, leaf)
+    try:
+        reply = lab.opened(port, tls=False).send("a@adatum.test", "b@treyresearch.test")
+        assert reply == f"454 4.7.5 Certificate validation failure: {word}"
+        log = (folder / "mail.log").read_text()
+        assert "client=" not in log and " mail=" not in log, log
+    finally:
+        peer("postfix.sh", "stop", folder)
+
+
+def test_row_51_swaks_and_a_listed_domain(lab, pki):
+    """A client that others wrote, on all three of r2, r3 and r6."""
+    relay, port, hop = secured_door(lab)
+    base = ["swaks", "--server", "127.0.0.1", "--port", port, "--from", "a@treyresearch.test",
+            "--to", "b@adatum.test"]
+    cert = ["--tls-cert", pki / "treyresearch.pem", "--tls-key", pki / "treyresearch.key"]
+    for words, code, reply in (([], 23, "451 4.7.3 Mail from treyresearch.test"),
+                               (["--tls"], 23, "454 4.7.5 Certificate validation failure: Empty"),
+                               (["--tls", *cert], 0, "250 2.6.0 ")):
+        result = run(base + words)
+        assert result.returncode == code and reply in result.stdout, result.stdout
+    assert len(hop.messages) == 1 and len(relay.refusals()) == 2

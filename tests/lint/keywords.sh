@@ -8,9 +8,11 @@
 #   counters   of relay/base/stats.h                         =  items of postern.8
 #   events     of log_event() in relay/                      in postern.8
 #   options    of "postern --help"                           =  items of postern.8
+#   commands   of "posternctl --help", with their options    =  items of posternctl.8
 #
-# The last needs the binary: $POSTERN, or build/release/postern. Exit: 0 all agree, 1 something
-# does not (each line says what), 77 all agree but there is no binary to ask.
+# The last two need the binaries: $POSTERN, or build/release/postern, and posternctl beside it.
+# Exit: 0 all agree, 1 something does not (each line says what), 77 all agree but there is no
+# binary to ask.
 
 set -euo pipefail
 export LC_ALL=C
@@ -18,6 +20,7 @@ cd "$(dirname "$0")/../.."
 
 conf=policy/postern.conf.5
 page=relay/postern.8
+ctl_page=relay/ctl/posternctl.8
 failed=0
 
 # same WHAT CODE PAGE: two sorted lists; says what one has and the other lacks.
@@ -83,13 +86,54 @@ known event "$(find relay -name '*.c' -exec cat {} + | tr -s ' \t\n' ' ' |
 	sed -E 's/.*"([^"]+)"$/\1/' | sort -u)" "$page"
 
 postern=${POSTERN:-build/release/postern}
-if [ ! -x "$postern" ]; then
+posternctl=${postern%/*}/posternctl
+if [ ! -x "$postern" ] || [ ! -x "$posternctl" ]; then
 	[ "$failed" = 0 ] || exit 1
-	echo "options: no $postern to ask; the rest agrees"
+	echo "options: no $postern or no posternctl beside it to ask; the rest agrees"
 	exit 77
 fi
 # Words that begin with a dash, in the help's list and in the page's items; of "-c", too.
 same option \
 	"$("$postern" --help | grep -E '^ *-' | grep -oE '(^|[ ,])--?[a-z][a-z-]*' | tr -d ' ,' | sort -u)" \
 	"$(sed -nE '/^\.It Fl/p' "$page" | grep -oE 'Fl [-a-z]+' | sed 's/Fl /-/' | sort -u)"
+
+# "cert list" for each command, "cert list --all" for each of its options, "--config" for an option
+# of all commands. In the help a command begins with two blanks, goes on with eight, and a tab
+# begins what it does.
+commands_help() {
+	"$posternctl" --help | awk '
+		/^  -/ { print $1 }
+		/^  [a-z]/ {
+			command = $1
+			for (i = 2; i <= NF && $i ~ /^[a-z][a-z-]*$/; i++) command = command " " $i
+			print command
+		}
+		/^  [a-z]|^        / {
+			line = $0
+			while (match(line, /--[a-z][a-z-]*/)) {
+				print command " " substr(line, RSTART, RLENGTH)
+				line = substr(line, RSTART + RLENGTH)
+			}
+		}' | sort -u
+}
+
+# The same of the items of the page, which may go over lines between .Xo and .Xc.
+commands_page() {
+	awk '
+		function item(text,   words, n, i, command) {
+			n = split(text, words, " ")
+			for (i = 1; i <= n; i++) {
+				if (words[i] ~ /^\.?Ic$/) {
+					while (i < n && words[i + 1] ~ /^[a-z][a-z-]*$/)
+						command = command (command == "" ? "" : " ") words[++i]
+					print command
+				} else if (words[i] ~ /^\.?Fl$/)
+					print command (command == "" ? "" : " ") "-" words[++i]
+			}
+		}
+		/^\.It .*(Ic|Fl|Xo)/ { text = $0; open = /Xo/; if (!open) item(text); next }
+		/^\.Xc/ && open { open = 0; item(text) }
+		open { text = text " " $0 }' "$ctl_page" | sort -u
+}
+same command "$(commands_help)" "$(commands_page)"
 exit "$failed"

@@ -4,6 +4,7 @@
 #include "relay/base/stats.h"
 #include "relay/net/conn.h"
 #include "relay/net/listener.h"
+#include "relay/pki/trust.h"
 #include "tests/tools/http.h"
 #include "tests/tools/tls_server_options.h"
 #include <errno.h>
@@ -55,7 +56,7 @@
 
 struct server;
 
-struct peer {
+struct caller {
 	struct conn conn;
 	struct server *server;
 	struct link link;
@@ -75,10 +76,11 @@ struct server {
 	struct ktls_support ktls_support;
 	struct receive_connector connector;
 	struct tls_context context;
+	struct trust *trust; /* NULL: nobody is trusted */
 	struct listener listener;
 	struct loop *loop;
 	struct conn_net net;
-	struct pool pool; /* of struct peer */
+	struct pool pool; /* of struct caller */
 	struct link peers;
 	uint64_t accepted;
 	struct op stop_op;
@@ -86,18 +88,18 @@ struct server {
 	struct timer drain_timer;
 };
 
-static struct peer *peer_of(struct conn *conn)
+static struct caller *peer_of(struct conn *conn)
 {
-	return OWNER_OF(conn, struct peer, conn);
+	return OWNER_OF(conn, struct caller, conn);
 }
 
-static void peer_restart_deadline(struct peer *peer)
+static void peer_restart_deadline(struct caller *peer)
 {
 	conn_deadline(&peer->conn, loop_now_ms(peer->conn.net->loop) + IDLE_MS);
 }
 
 /* Is this peer one that --client-cert require lets in? */
-static bool peer_is_welcome(const struct peer *peer)
+static bool peer_is_welcome(const struct caller *peer)
 {
 	return peer->server->options.client_certificate != CLIENT_CERTIFICATE_REQUIRE ||
 	       peer->conn.facts.verdict == VERDICT_VALID;
@@ -105,7 +107,7 @@ static bool peer_is_welcome(const struct peer *peer)
 
 /* HTTP (RFC 9112), as little as the tools need. */
 
-static size_t http_describe(const struct peer *peer, char *out, size_t out_bytes)
+static size_t http_describe(const struct caller *peer, char *out, size_t out_bytes)
 {
 	const struct tls_facts *facts = &peer->conn.facts;
 	char record[128];
@@ -122,7 +124,7 @@ static size_t http_describe(const struct peer *peer, char *out, size_t out_bytes
 }
 
 /* Writes the head of a response, and its body if that is text. The caller has seen to the room. */
-static void http_respond(struct peer *peer, const char *status, uint64_t bytes, struct span text)
+static void http_respond(struct caller *peer, const char *status, uint64_t bytes, struct span text)
 {
 	char head[256];
 	int len = snprintf(head, sizeof(head),
@@ -137,7 +139,7 @@ static void http_respond(struct peer *peer, const char *status, uint64_t bytes, 
 	ASSERT(written == (size_t)len + text.len);
 }
 
-static void http_answer(struct peer *peer)
+static void http_answer(struct caller *peer)
 {
 	static const struct span none = {0};
 	const struct request request = peer->request;
@@ -165,7 +167,7 @@ static void http_answer(struct peer *peer)
 }
 
 /* One line without its end; the empty one ends a request. */
-static void http_take_line(struct peer *peer, struct span line)
+static void http_take_line(struct caller *peer, struct span line)
 {
 	if (peer->request.has_line && line.len == 0)
 		http_answer(peer);
@@ -178,7 +180,7 @@ static void http_take_line(struct peer *peer, struct span line)
 
 /* Each step says whether another one may follow at once. */
 
-static bool http_step_line(struct peer *peer)
+static bool http_step_line(struct caller *peer)
 {
 	struct span in = conn_input(&peer->conn);
 	struct span line = span_head(in, span_find(in, '\n'));
@@ -206,7 +208,7 @@ static bool http_step_line(struct peer *peer)
 	return is_whole;
 }
 
-static bool http_step_bytes(struct peer *peer)
+static bool http_step_bytes(struct caller *peer)
 {
 	size_t room;
 	uint8_t *to = conn_out_space(&peer->conn, 0, &room);
@@ -222,7 +224,7 @@ static bool http_step_bytes(struct peer *peer)
 	return !peer->is_blocked;
 }
 
-static bool echo_step(struct peer *peer)
+static bool echo_step(struct caller *peer)
 {
 	struct span in = conn_input(&peer->conn);
 	size_t taken;
@@ -238,7 +240,7 @@ static bool echo_step(struct peer *peer)
 	return !peer->is_blocked;
 }
 
-static bool peer_step(struct peer *peer)
+static bool peer_step(struct caller *peer)
 {
 	if (peer->bytes_left > 0)
 		return http_step_bytes(peer);
@@ -248,7 +250,7 @@ static bool peer_step(struct peer *peer)
 }
 
 /* Goes as far as input and output allow, then says what it waits for. Every event ends here. */
-static void peer_run(struct peer *peer)
+static void peer_run(struct caller *peer)
 {
 	peer->is_blocked = false;
 	while (peer_step(peer))
@@ -285,7 +287,7 @@ static void peer_on_drained(struct conn *conn)
 
 static void peer_on_tls(struct conn *conn)
 {
-	struct peer *peer = peer_of(conn);
+	struct caller *peer = peer_of(conn);
 	const struct options *options = &peer->server->options;
 
 	conn_allow_ktls(conn, options->tls.ktls, "configured");
@@ -318,7 +320,7 @@ static void peer_on_end(struct conn *conn, enum conn_end why)
 		[CONN_END_RESET] = "reset",
 		[CONN_END_TLS] = "tls",
 		[CONN_END_KEY_UPDATE] = "key-update"};
-	struct peer *peer = peer_of(conn);
+	struct caller *peer = peer_of(conn);
 	char text[160];
 
 	log_event(LOG_LEVEL_INFO, peer->id, why == CONN_END_TLS ? "tls-failed" : "end",
@@ -341,7 +343,7 @@ static void peer_on_timeout(struct conn *conn)
 
 static void peer_on_closed(struct conn *conn)
 {
-	struct peer *peer = peer_of(conn);
+	struct caller *peer = peer_of(conn);
 
 	log_event(LOG_LEVEL_INFO, peer->id, "closed", "echoed=%lu", (unsigned long)peer->echoed);
 	link_remove(&peer->link);
@@ -364,7 +366,7 @@ static const struct conn_events peer_events = {
 static void server_on_accept(struct listener *listener, int fd)
 {
 	struct server *server = listener->owner;
-	struct peer *peer = pool_take(&server->pool);
+	struct caller *peer = pool_take(&server->pool);
 
 	if (peer == NULL) {
 		log_event(LOG_LEVEL_WARNING, NULL, "refused", "why=too-many-connections");
@@ -392,7 +394,7 @@ static void server_drain_expired(struct timer *timer)
 	struct link *after;
 
 	LIST_FOR_EACH (link, after, &server->peers)
-		conn_abort(&OWNER_OF(link, struct peer, link)->conn);
+		conn_abort(&OWNER_OF(link, struct caller, link)->conn);
 }
 
 static void server_on_stop(struct op *op, int32_t result, uint32_t flags)
@@ -407,7 +409,7 @@ static void server_on_stop(struct op *op, int32_t result, uint32_t flags)
 	log_event(LOG_LEVEL_INFO, NULL, "drain", "accepted=%lu", (unsigned long)server->accepted);
 	listener_close(&server->listener);
 	LIST_FOR_EACH (link, after, &server->peers)
-		conn_close(&OWNER_OF(link, struct peer, link)->conn);
+		conn_close(&OWNER_OF(link, struct caller, link)->conn);
 	timer_set(loop_timers(server->loop), &server->drain_timer,
 		loop_now_ms(server->loop) + DRAIN_MS);
 }
@@ -452,13 +454,20 @@ static void server_say_ready(const struct server *server)
 
 static int server_create_context(struct server *server)
 {
-	const struct tls_context_options options = {.settings = &server->options.tls,
+	const struct trust_options trust_options = {
+		.anchors = server->options.tls.trust_anchors, .depth = -1};
+	struct tls_context_options options = {.settings = &server->options.tls,
 		.is_server = true,
 		.client_certificate = server->options.client_certificate,
 		.name = server->connector.name};
 	char error[512] = "no memory";
 	int rc = tls_init();
 
+	if (rc == 0)
+		rc = peer_cache_create(PEERS_MAX);
+	if (rc == 0 && trust_options.anchors != NULL)
+		rc = trust_create(&trust_options, &server->trust, error, sizeof(error));
+	options.trust = server->trust;
 	if (rc == 0)
 		rc = tls_context_create(&options, &server->context, error, sizeof(error));
 	if (rc < 0)
@@ -484,7 +493,7 @@ static int server_create(struct server *server)
 		rc = conn_net_create(
 			&server->net, server->loop, PEERS_MAX, BULK_BUFFERS, &server->ktls_support);
 	if (rc == 0)
-		rc = pool_create(&server->pool, PEERS_MAX, sizeof(struct peer), 64);
+		rc = pool_create(&server->pool, PEERS_MAX, sizeof(struct caller), 64);
 	if (rc == 0)
 		rc = catch_signals();
 	if (rc == 0)
@@ -510,11 +519,13 @@ static void server_destroy(struct server *server)
 {
 	listener_destroy(&server->listener);
 	tls_context_destroy(&server->context);
+	trust_destroy(&server->trust);
 	if (server->loop != NULL) {
 		loop_destroy(&server->loop);
 		pool_destroy(&server->pool);
 		conn_net_destroy(&server->net);
 	}
+	peer_cache_destroy();
 	if (stop_fd >= 0)
 		(void)close(stop_fd);
 }

@@ -39,10 +39,10 @@ enum fixture_connector {
 	AUTHORITATIVE, /* external-authoritative */
 	REQUIRE_TLS,   /* anonymous, require-tls */
 	REQUIRE_CERT,  /* anonymous, client-certificate = require */
+	REQUIRE_BOTH,  /* anonymous and internal, domain-secure, client-certificate = require */
 	NO_GROUPS,     /* nobody may submit */
 	CONNECTOR_COUNT,
 };
-
 
 static const char *adatum_domains[] = {"adatum.com", "xn--bcher-kva.example"};
 static const char *trey_domains[] = {"treyresearch.net"};
@@ -139,6 +139,10 @@ static struct receive_connector fixture_connectors[CONNECTOR_COUNT] = {
 	[REQUIRE_CERT] = {.permission_groups = PERMISSION_ANONYMOUS,
 		.tls = TLS_MODE_STARTTLS,
 		.client_certificate = CLIENT_CERTIFICATE_REQUIRE},
+	[REQUIRE_BOTH] = {.permission_groups = PERMISSION_ANONYMOUS | PERMISSION_INTERNAL,
+		.tls = TLS_MODE_STARTTLS,
+		.client_certificate = CLIENT_CERTIFICATE_REQUIRE,
+		.domain_secure = true},
 	[NO_GROUPS] = {.tls = TLS_MODE_STARTTLS,
 		.client_certificate = CLIENT_CERTIFICATE_ASK,
 		.domain_secure = true},

@@ -27,7 +27,7 @@ static char *said;
 
 static inline void put_file(const char *name, const char *text, mode_t mode)
 {
-	char path[128];
+	char path[512];
 	FILE *out = NULL;
 
 	(void)snprintf(path, sizeof(path), "%s/%s", folder, name);

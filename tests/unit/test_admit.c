@@ -56,6 +56,26 @@ static const struct admit_case cases[] = {
 	{"certificate required, valid", REQUIRE_CERT, "<a@x.example>", .name = "x.example",
 		.own = VERDICT_VALID, .partner = NOBODY, .verdict = VERDICT_VALID},
 
+	/* A partner's certificate, or our own server's key, is as good as one that the connector
+	 * believes. */
+	{"required and domain-secure, none", REQUIRE_BOTH, "<a@x.example>",
+		REFUSED(ADMIT_CLIENT_CERTIFICATE), .partner = NOBODY, .verdict = VERDICT_EMPTY},
+	{"required and domain-secure, nobody's", REQUIRE_BOTH, "<a@x.example>", .name = "x.example",
+		.own = VERDICT_EXPIRED, REFUSED(ADMIT_CLIENT_CERTIFICATE), .partner = NOBODY,
+		.verdict = VERDICT_EXPIRED},
+	{"required and domain-secure, a partner's", REQUIRE_BOTH, "<a@x.example>",
+		.name = "adatum.com", .own = VERDICT_UNTRUSTED_ROOT, .valid = A, .partner = NOBODY,
+		.verdict = VERDICT_UNTRUSTED_ROOT, .judged = A},
+	{"required and domain-secure, listed", REQUIRE_BOTH, "<a@adatum.com>", .name = "adatum.com",
+		.own = VERDICT_UNTRUSTED_ROOT, .valid = A, AS_PARTNER(ADATUM, "adatum.com"),
+		.match = NAME_MATCH_EXACT, .judged = A},
+	{"required and domain-secure, listed and none", REQUIRE_BOTH, "<a@adatum.com>",
+		REFUSED(ADMIT_SECURE_NO_CERT), .partner = ADATUM, .domain = "adatum.com",
+		.verdict = VERDICT_EMPTY},
+	{"required, one of our own servers", REQUIRE_BOTH, "<a@x.example>", .key = KEY_HUB,
+		.own = VERDICT_UNTRUSTED_ROOT, .role = ROLE_INTERNAL, .partner = NOBODY,
+		.verdict = VERDICT_UNTRUSTED_ROOT},
+
 	/* 2: our own servers. */
 	{"externally secured, clear text", AUTHORITATIVE, "<a@adatum.com>", .is_clear = true,
 		.role = ROLE_INTERNAL, .partner = NOBODY},
@@ -369,6 +389,32 @@ static void test_admit_sender(void **state)
 	}
 }
 
+/* Of a partner's domains the one that is proved best, wherever it stands in the list. */
+static void test_admit_null_sender_best(void **state)
+{
+	static const char *const names[][2] = {{"*.adatum.com", "xn--bcher-kva.example"},
+		{"*.xn--bcher-kva.example", "adatum.com"}};
+
+	(void)state;
+	for (unsigned i = 0; i < COUNT_OF(names); i++) {
+		const struct span dns[] = {span_of(names[i][0]), span_of(names[i][1])};
+		struct fixture_judge judge = {.chains = {[ADATUM] = VERDICT_VALID}};
+		const struct admit_peer peer = {.is_tls = true,
+			.has_certificate = true,
+			.names = {.dns = dns, .dns_count = 2},
+			.spki = fixture_keys[KEY_STRANGER],
+			.judge = fixture_judge,
+			.arg = &judge};
+		struct admission got = {.status = ADMIT_WAIT};
+
+		admit_sender(&fixture_policy, &fixture_connectors[PARTNERS], &peer, span_of("<>"),
+			NULL, &got);
+		assert_int_equal(got.status, ADMIT_OK);
+		assert_string_equal(got.domain, names[i][1]);
+		assert_int_equal(got.match, NAME_MATCH_EXACT);
+	}
+}
+
 /* What a trace heard: the rules in order, those that were not passed with a "!" in front. */
 struct heard {
 	char rules[256];
@@ -467,6 +513,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_admit_sender),
+		cmocka_unit_test(test_admit_null_sender_best),
 		cmocka_unit_test(test_admit_trace),
 		cmocka_unit_test(test_admit_trace_is_silent),
 	};

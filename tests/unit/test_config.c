@@ -5,6 +5,7 @@
  * set, the examples, and that nothing is left behind.
  */
 
+#include "policy/lint.h"
 #include "tests/unit/config_fixture.h"
 
 #include <netdb.h>
@@ -24,6 +25,18 @@ static void test_transport_defaults(void **state)
 	assert_int_equal(policy->io_uring_disable_count, 0);
 	assert_int_equal(policy->drain_timeout_ms, 30000);
 	assert_false(policy->log_debug);
+	assert_int_equal(policy->accepted_domain_count, 0);
+	assert_null(policy->certificate_store);
+	assert_int_equal(policy->certificate_expiry_warning_s, 30 * 86400);
+	assert_null(policy->crl_cache);
+	assert_int_equal(policy->crl_fetch_timeout_ms, 10000);
+	assert_int_equal(policy->crl_refresh_interval_ms, 3600 * 1000);
+	assert_int_equal(policy->dns_server_count, 0);
+	assert_null(policy->protocol_log_folder);
+	assert_int_equal(policy->protocol_log_max_file_bytes, 10 * 1024 * 1024);
+	assert_int_equal(policy->protocol_log_max_directory_bytes, 250 * 1024 * 1024);
+	assert_true(policy->protocol_log_max_age_ms == UINT64_C(30) * 86400 * 1000);
+	assert_int_equal(policy->partner_count + policy->internal_server_count, 0);
 	assert_int_equal(policy->certificate_count, 0);
 	assert_int_equal(policy->receive_connector_count, 1);
 	assert_int_equal(policy->send_connector_count, 1);
@@ -42,6 +55,8 @@ static void check_tls_defaults(const struct tls_settings *tls)
 		"TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256");
 	assert_int_equal(tls->session_tickets, 1);
 	assert_int_equal(tls->ktls, KTLS_AUTO);
+	assert_int_equal(tls->crl_file_count + tls->spki_pin_count, 0);
+	assert_int_equal(tls->revocation, REVOCATION_HARD);
 }
 
 /* EXCHANGE.md 2.5, the edge column. */
@@ -55,6 +70,13 @@ static void test_receive_defaults(void **state)
 	in = &policy->receive_connectors[0];
 	assert_string_equal(in->name, "in");
 	assert_int_equal(in->line, 1);
+	assert_int_equal(in->index, 0);
+	assert_true(in->enabled);
+	assert_int_equal(in->type, CONNECTOR_CUSTOM);
+	assert_int_equal(in->permission_groups, PERMISSION_ANONYMOUS);
+	assert_false(in->external_authoritative || in->domain_secure);
+	assert_false(in->allow_unsecured_partners);
+	assert_int_equal(in->remote_ip_range_count, 0);
 	assert_int_equal(in->binding_count, 1);
 	assert_string_equal(in->fqdn, policy->fqdn);
 	assert_null(in->banner);
@@ -73,6 +95,18 @@ static void test_receive_defaults(void **state)
 	assert_int_equal(in->max_recipients_per_message, 200);
 	assert_int_equal(in->max_protocol_errors, 5);
 	assert_int_equal(in->max_hop_count, 30);
+	assert_int_equal(in->max_local_hop_count, 8);
+	assert_int_equal(in->max_inbound_connection_per_source, 20);
+	assert_int_equal(in->max_inbound_connection_percentage_per_source, 2);
+	assert_int_equal(in->message_rate_limit, 600);
+	assert_int_equal(in->message_rate_source, RATE_SOURCE_IP_ADDRESS);
+	assert_int_equal(in->tarpit_interval_ms, 5000);
+	assert_false(in->require_ehlo_domain || in->long_addresses);
+	assert_false(in->reject_reserved_top_level_recipient_domains ||
+		     in->reject_reserved_second_level_recipient_domains ||
+		     in->reject_single_label_recipient_domains);
+	assert_int_equal(in->protocol_logging, PROTOCOL_LOGGING_NONE);
+	assert_null(in->tls_domain);
 	assert_true(
 		in->size == SIZE_ENABLED && in->pipelining && in->eight_bit_mime && in->smtputf8);
 	assert_true(in->chunking && in->binary_mime && in->dsn && in->enhanced_status_codes);
@@ -100,7 +134,14 @@ static void test_send_defaults(void **state)
 	assert_string_equal(out->smart_host_names[0], "127.0.0.1");
 	assert_string_equal(out->fqdn, policy->fqdn);
 	assert_int_equal(out->source_address.len, 0);
-	assert_false(out->ignore_starttls || out->implicit_tls);
+	assert_true(out->enabled);
+	assert_int_equal(out->address_space_count, 0);
+	assert_int_equal(out->port, 25);
+	assert_false(out->ignore_starttls || out->implicit_tls || out->force_helo);
+	assert_false(out->domain_secure || out->allow_unsecured_partners);
+	assert_false(out->frontend_proxy || out->trusted_next_hop);
+	assert_int_equal(out->max_message_bytes, 37748736);
+	assert_int_equal(out->protocol_logging, PROTOCOL_LOGGING_NONE);
 	assert_int_equal(out->tls_auth_level, TLS_AUTH_OPPORTUNISTIC);
 	assert_null(out->tls_domain);
 	check_tls_defaults(&out->tls_settings);
@@ -114,8 +155,11 @@ static void test_send_defaults(void **state)
 	policy_destroy(&policy);
 }
 
-/* Every keyword set to something else than its default. */
-static void test_every_transport_and_receive_keyword(void **state)
+/*
+ * Every keyword of before domain security set to something else than its default; the others are in
+ * test_config_security.c.
+ */
+static void test_transport_and_receive_keywords(void **state)
 {
 	struct policy *policy = NULL;
 	const struct receive_connector *in = NULL;
@@ -145,8 +189,7 @@ static void test_every_transport_and_receive_keyword(void **state)
 		0);
 	assert_string_equal(said, "");
 	assert_string_equal(policy->fqdn, "a.example");
-	assert_int_equal(policy->workers, 3);
-	assert_int_equal(policy->max_sessions, 7);
+	assert_true(policy->workers == 3 && policy->max_sessions == 7);
 	assert_string_equal(policy->user, "root");
 	assert_int_equal(policy->io_uring_disable_count, 2);
 	assert_string_equal(policy->io_uring_disable[0], "defer-taskrun");
@@ -188,7 +231,7 @@ static void test_every_transport_and_receive_keyword(void **state)
 	policy_destroy(&policy);
 }
 
-static void test_every_send_keyword(void **state)
+static void test_send_keywords(void **state)
 {
 	struct policy *policy = NULL;
 	const struct send_connector *out = NULL;
@@ -326,6 +369,22 @@ static char *read_file(const char *path)
 	return text;
 }
 
+/* An example has nothing doubtful in it. */
+static void check_lint(const char *path, const struct policy *policy)
+{
+	char *found = NULL;
+	size_t bytes = 0;
+	unsigned count = 0;
+	FILE *out = open_memstream(&found, &bytes);
+
+	assert_non_null(out);
+	lint_policy(policy, out, &count);
+	assert_int_equal(fclose(out), 0);
+	if (count > 0)
+		fail_msg("%s: %s", path, found);
+	free(found);
+}
+
 /* Every example loads without a word. Each beginning of one is refused or loads, but does no harm.
  */
 static void test_examples(void **state)
@@ -350,6 +409,7 @@ static void test_examples(void **state)
 		put_certificates_of(text);
 		if (load_text(text, &policy) != 0 || said[0] != '\0')
 			fail_msg("%s: %s", path, said);
+		check_lint(path, policy);
 		policy_destroy(&policy);
 		for (size_t len = strlen(text); len > 0; len -= len > 7 ? 7 : len) {
 			text[len] = '\0';
@@ -363,7 +423,7 @@ static void test_examples(void **state)
 		count++;
 	}
 	(void)closedir(dir);
-	assert_true(count >= 4);
+	assert_true(count >= 6);
 }
 
 /* The sanitizer build counts leaks exactly; this sees growth in every build. */
@@ -389,8 +449,8 @@ int main(void)
 		cmocka_unit_test(test_transport_defaults),
 		cmocka_unit_test(test_receive_defaults),
 		cmocka_unit_test(test_send_defaults),
-		cmocka_unit_test(test_every_transport_and_receive_keyword),
-		cmocka_unit_test(test_every_send_keyword),
+		cmocka_unit_test(test_transport_and_receive_keywords),
+		cmocka_unit_test(test_send_keywords),
 		cmocka_unit_test(test_open_key_warns),
 		cmocka_unit_test(test_smart_host_names),
 		cmocka_unit_test(test_unreadable_file),

@@ -34,6 +34,9 @@ static void check_mistakes(const char *before, const char *after, unsigned line,
 	}
 }
 
+#define PIN_REST "f79bb7b435b05321651daefd374cdc681dc06faa65e374e38337b88ca046dea"
+#define PIN_A "3" PIN_REST
+
 static const struct mistake receive_rows[] = {
 	{"unknown keyword", "colour = red", "unknown keyword \"colour\" in receive-", 0},
 	{"unknown list", "colours = {red, blue}", "unknown keyword \"colours\"", 0},
@@ -90,10 +93,84 @@ static const struct mistake receive_rows[] = {
 		"of receive-connector \"other\" belongs to receive-connector \"in\" "
 		"already (line 4)",
 		7},
+	{"same ranges",
+		"remote-ip-ranges = \"10.0.0.0/24\" }\nreceive-connector other {\n"
+		"bindings = \"127.0.0.1:2525\" send-connector = out\n"
+		"remote-ip-ranges = {10.0.1.0,\n\"10.0.0.0-10.0.0.255\"}",
+		"remote range 10.0.0.0/24 of receive-connector \"other\" belongs to "
+		"receive-connector \"in\" already (line 5)",
+		9},
+	{"ranges in part",
+		"remote-ip-ranges = \"10.0.0.10-10.0.0.20\" }\nreceive-connector other {\n"
+		"bindings = \"127.0.0.1:2525\" send-connector = out\n"
+		"remote-ip-ranges = \"10.0.0.20-10.0.0.21\"",
+		"10.0.0.20/31 of receive-connector \"other\" overlaps 10.0.0.10-10.0.0.20 of "
+		"receive-connector \"in\" (line 5) in part",
+		8},
+	{"ranges in part by zone",
+		"remote-ip-ranges = \"fe80::1\" }\nreceive-connector other {\n"
+		"bindings = \"127.0.0.1:2525\" send-connector = out\n"
+		"remote-ip-ranges = \"fe80::%2/64\"",
+		"(line 5) in part", 8},
+	{"not a range", "remote-ip-ranges = {10.0.0.1, \"10.0.0.9-10.0.0.1\"}",
+		"remote-ip-ranges is \"10.0.0.9-10.0.0.1\", expected an address, a range", 0},
+	{"list is empty", "remote-ip-ranges = { /* none */\n}", "the list is empty", 6},
+	{"set is empty", "permission-groups = {}", "the list is empty", 0},
+	{"list is emptied", "remote-ip-ranges += {\t}", "the list is empty", 0},
+	{"not a group", "permission-groups = {anonymous, users}",
+		"\"users\", expected some of anonymous, partners and internal", 0},
+	{"not a type", "type = client", "expected custom, internet, internal or partner", 0},
+	{"secure, no TLS", "domain-secure = yes", "domain-secure with tls = none", 0},
+	{"partner, no TLS", "type = partner\ntls = none", "domain-secure with tls = none", 6},
+	{"secure, nothing asked", "type = partner\nclient-certificate = none",
+		"client-certificate = none with domain-secure proves no domain", 6},
+	{"secured twice",
+		"type = partner permission-groups = {partners, internal}\n"
+		"external-authoritative = yes",
+		"external-authoritative with domain-secure", 6},
+	{"secured elsewhere for nobody", "external-authoritative = yes",
+		"expected internal among permission-groups", 0},
+	{"no internal servers", "type = internal", "for internal servers only", 0},
+	{"no internal servers", "permission-groups = internal", "for internal servers only", 0},
+	{"a name of nobody", "type = internet tls-domain = a.example",
+		"tls-domain with a certificate that is not required", 0},
+	{"lists without anchors", "crl-files = good.pem", "crl-files without trust-anchors", 0},
+	{"list missing", "trust-anchors = good.pem crl-files = {good.pem,\nx.crl}",
+		"x.crl\", which cannot be read", 6},
+	{"log to nowhere", "protocol-logging = verbose", "has nowhere to write to", 0},
+	{"local hops", "max-local-hop-count = 51", "from 0 to 50", 0},
+	{"percentage", "max-inbound-connection-percentage-per-source = 101", "from 1 to 100", 0},
+	{"percentage", "max-inbound-connection-percentage-per-source = unlimited", "1 to 100", 0},
+	{"per source", "max-inbound-connection-per-source = 0", "or unlimited", 0},
+	{"rate", "message-rate-limit = 0", "or unlimited", 0},
+	{"rate source", "message-rate-source = user", "expected none or ip-address", 0},
+	{"tarpit", "tarpit-interval = 11m", "from 0 to 10m", 0},
+	{"size word", "size = maybe", "expected no, yes or without-value", 0},
+	{"revocation", "revocation = never", "expected off, soft, hard or strict", 0},
+	{"pin too short", "spki-pins = abcd", "64 hex digits, or sha256//", 0},
+	{"pin too long", "spki-pins = " PIN_A "0", "64 hex digits, or sha256//", 0},
+	{"pin not hex", "spki-pins = \"g" PIN_REST "\"", "64 hex digits, or sha256//", 0},
+	{"pin of MD5", "spki-pins = \"md5//LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=\"",
+		"64 hex digits, or sha256//", 0},
+	{"pin padded wrongly",
+		"spki-pins = \"sha256//LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCR=\"",
+		"64 hex digits, or sha256//", 0},
+	{"pin without padding",
+		"spki-pins = \"sha256//LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ\"",
+		"64 hex digits, or sha256//", 0},
+	{"none is enabled", "enabled = no", "no receive-connector is enabled", 4},
 	{"without bindings", "}\nreceive-connector other { send-connector = out",
 		"\"other\" has no bindings", 6},
 	{"to nobody", "}\nreceive-connector other { bindings = \"127.0.0.1:26\"",
 		"delivers by proxy to nobody", 6},
+	{"to one not enabled",
+		"}\nsend-connector off { smart-hosts = \"127.0.0.1:9\" enabled = no }\n"
+		"receive-connector other { bindings = \"127.0.0.1:26\"\nsend-connector = off",
+		"send-connector \"off\" is not enabled (line 6)", 8},
+	{"by the spaces of one not enabled",
+		"}\nsend-connector off { address-spaces = \"*\" enabled = no }\n"
+		"receive-connector other { bindings = \"127.0.0.1:26\"",
+		"delivers by proxy to nobody", 7},
 	{"to no one known",
 		"}\nreceive-connector other { bindings = \"127.0.0.1:26\"\n"
 		"send-connector = nobody",
@@ -133,6 +210,26 @@ static const struct mistake send_rows[] = {
 	{"loop by IPv6", "smart-hosts += \"[::1]:2527\"", "a loop, expected", 0},
 	{"source", "source-address = \"127.0.0.1:25\"", "without a port", 0},
 	{"source", "source-address = \"[::1]:25\"", "without a port", 0},
+	{"port twice", "port = 2525", "port with smart-hosts", 0},
+	{"port", "}\nsend-connector other { port = 65536", "port is \"65536\"", 4},
+	{"space without a dot", "address-spaces = \"*contoso.com\"",
+		"address-spaces is \"*contoso.com\", expected \"*.contoso.com\"", 0},
+	{"space with a star inside", "address-spaces = \"a.*.com\"", "\"*\" or \"--\"", 0},
+	{"space of another type", "address-spaces = \"X400:c=us\"", "of the type SMTP", 0},
+	{"space without a domain", "address-spaces = \"SMTP:\"", "\"*\" or \"--\"", 0},
+	{"cost 0", "address-spaces = \"contoso.com;0\"", "a cost from 1 to 100", 0},
+	{"cost 101", "address-spaces = \"contoso.com;101\"", "a cost from 1 to 100", 0},
+	{"no cost", "address-spaces = \"contoso.com;\"", "a cost from 1 to 100", 0},
+	{"cost and more", "address-spaces = \"contoso.com;1;2\"", "a cost from 1 to 100", 0},
+	{"log to nowhere", "protocol-logging = verbose", "has nowhere to write to", 0},
+	{"certificate", "certificate = x", "expected the name of a certificate", 0},
+	{"no connections", "max-connections = 0", "from 1 to 65535", 0},
+	{"impatience", "connect-timeout = 99ms", "from 100ms to 1h", 0},
+	{"same name", "}\nsend-connector out { smart-hosts = \"127.0.0.1:9\"",
+		"a second send-connector \"out\"", 4},
+};
+
+static const struct mistake level_rows[] = {
 	{"both ways", "ignore-starttls = yes implicit-tls = yes", "expected one of them", 0},
 	{"level, no TLS", "ignore-starttls = yes\ntls-auth-level = encryption-only",
 		"tls-auth-level with ignore-starttls", 4},
@@ -152,20 +249,50 @@ static const struct mistake send_rows[] = {
 		"tls-auth-level = domain-validation trust-anchors = good.pem\n"
 		"tls-domain = \"a.*.example\"",
 		"expected a domain such as contoso.com or *.contoso.com", 4},
-	{"certificate", "certificate = x", "expected the name of a certificate", 0},
-	{"no connections", "max-connections = 0", "from 1 to 65535", 0},
-	{"impatience", "connect-timeout = 99ms", "from 100ms to 1h", 0},
-	{"same name", "}\nsend-connector out { smart-hosts = \"127.0.0.1:9\"",
-		"a second send-connector \"out\"", 4},
+	{"level, no EHLO", "force-helo = yes\ntls-auth-level = encryption-only",
+		"tls-auth-level with force-helo", 4},
+	{"level, TLS at once", "tls-auth-level = none implicit-tls = yes",
+		"tls-auth-level = none with implicit-tls", 0},
+	{"fingerprint of nobody", "tls-auth-level = fingerprint", "without a key to know", 0},
 };
+
+static const struct mistake secure_rows[] = {
+	{"secure, no TLS", "domain-secure = yes ignore-starttls = yes",
+		"domain-secure with ignore-starttls", 0},
+	{"secure, no EHLO", "domain-secure = yes force-helo = yes", "domain-secure with force-helo",
+		0},
+	{"secure, never TLS", "domain-secure = yes tls-auth-level = none",
+		"domain-secure with tls-auth-level = none", 0},
+	{"secure behind a front end", "frontend-proxy = yes\ndomain-secure = yes",
+		"domain-secure with frontend-proxy", 4},
+	{"no front end", "}\nsend-connector other { frontend-proxy = yes",
+		"frontend-proxy without a front end", 4},
+};
+
+static void check_send_mistakes(const struct mistake *rows, size_t count)
+{
+	check_mistakes("receive-connector in { bindings = {\"127.0.0.1:2525\", \"0.0.0.0:2526\", "
+		       "\"[::]:2527\"} send-connector = out }\n"
+		       "send-connector out { smart-hosts = \"127.0.0.1:9\"\n",
+		"}\n", 3, rows, count);
+}
 
 static void test_send_mistakes(void **state)
 {
 	(void)state;
-	check_mistakes("receive-connector in { bindings = {\"127.0.0.1:2525\", \"0.0.0.0:2526\", "
-		       "\"[::]:2527\"} send-connector = out }\n"
-		       "send-connector out { smart-hosts = \"127.0.0.1:9\"\n",
-		"}\n", 3, send_rows, COUNT_OF(send_rows));
+	check_send_mistakes(send_rows, COUNT_OF(send_rows));
+}
+
+static void test_row_28_invalid_levels(void **state)
+{
+	(void)state;
+	check_send_mistakes(level_rows, COUNT_OF(level_rows));
+}
+
+static void test_row_33_secure_behind_a_front_end(void **state)
+{
+	(void)state;
+	check_send_mistakes(secure_rows, COUNT_OF(secure_rows));
 }
 
 static const struct mistake other_rows[] = {
@@ -178,6 +305,23 @@ static const struct mistake other_rows[] = {
 	{"drain", "transport { drain-timeout = 2h }", "from 0 to 1h", 0},
 	{"fqdn", "transport { fqdn = \"a..b\" }", "expected a host name", 0},
 	{"two transports", "transport { }\ntransport { }", "a second transport section", 4},
+	{"domain", "transport { accepted-domains = {a.example, \"b..example\"} }",
+		"accepted-domains is \"b..example\", expected a domain", 0},
+	{"domain with a star", "transport { accepted-domains = \"*example.com\" }",
+		"expected a domain such as contoso.com or *.contoso.com", 0},
+	{"store", "transport { certificate-store = nowhere }", "nowhere\", which cannot be read",
+		0},
+	{"store", "transport { certificate-store = good.pem }", "which is not a folder", 0},
+	{"log folder", "transport { protocol-log-folder = good.pem }", "not a folder", 0},
+	{"log files", "transport { protocol-log-max-file-size = 251MB }", "is above", 0},
+	{"name server", "transport { dns-servers = {\"192.0.2.1\", ns.example} }",
+		"dns-servers is \"ns.example\", expected the address", 0},
+	{"no key of a server", "internal-server s { }", "\"s\" has no spki-pins", 0},
+	{"same server",
+		"internal-server s { spki-pins = " PIN_A " }\n"
+		"internal-server s { spki-pins = " PIN_A " }",
+		"a second internal-server \"s\"", 4},
+	{"keyword of a partner", "transport { domains = a.example }", "in partner only", 0},
 	{"key missing", "certificate c { chain = good.pem }", "\"c\" has no key", 0},
 	{"chain unreadable", "certificate c { chain = x.pem\nkey = good.key }",
 		"which cannot be read (No such file", 0},
@@ -197,11 +341,42 @@ static const struct mistake other_rows[] = {
 	{"path as a keyword", "transport { \"a|b\" = 1 }", "expected KEYWORD = VALUE", 0},
 };
 
+/* A subdomain is its own entry, so a wildcard is none. */
+static const struct mistake partner_rows[] = {
+	{"partner without domains", "partner p { trust-anchors = good.pem }", "no domains", 0},
+	{"partner without proof", "partner p { domains = p.example }", "cannot prove itself", 0},
+	{"partner with a wildcard",
+		"partner p { domains = {a.example,\n\"*.p.example\"} trust-anchors = good.pem }",
+		"list each subdomain", 4},
+	{"partner with a star", "partner p { domains = \"*\" trust-anchors = good.pem }",
+		"list each subdomain", 0},
+	{"our own domain",
+		"transport { accepted-domains = \"*.contoso.com\" }\n"
+		"partner p { trust-anchors = good.pem domains = {p.example,\nHR.Contoso.com.} }",
+		"domain \"hr.contoso.com\" of partner \"p\" is one of accepted-domains", 5},
+	{"domain twice", "partner p { trust-anchors = good.pem domains = {a.example, A.example} }",
+		"belongs to partner \"p\" already (line 3)", 0},
+	{"domain of another",
+		"partner p { trust-anchors = good.pem domains = a.example }\n"
+		"partner q { trust-anchors = good.pem domains = {b.example,\na.example} }",
+		"domain \"a.example\" of partner \"q\" belongs to partner \"p\" already (line 3)",
+		5},
+	{"lists without anchors",
+		"partner p { domains = p.example spki-pins = " PIN_A "\ncrl-files = good.pem }",
+		"crl-files without trust-anchors", 4},
+};
+
 static void test_other_mistakes(void **state)
 {
 	(void)state;
 	/* An open string or section takes what follows with it, so nothing follows. */
 	check_mistakes(SMALLEST, "", 3, other_rows, COUNT_OF(other_rows));
+}
+
+static void test_row_19_lists_are_exact(void **state)
+{
+	(void)state;
+	check_mistakes(SMALLEST, "", 3, partner_rows, COUNT_OF(partner_rows));
 }
 
 static void test_no_receive_connector(void **state)
@@ -284,7 +459,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_receive_mistakes),
 		cmocka_unit_test(test_send_mistakes),
+		cmocka_unit_test(test_row_28_invalid_levels),
+		cmocka_unit_test(test_row_33_secure_behind_a_front_end),
 		cmocka_unit_test(test_other_mistakes),
+		cmocka_unit_test(test_row_19_lists_are_exact),
 		cmocka_unit_test(test_no_receive_connector),
 		cmocka_unit_test(test_all_at_once),
 		cmocka_unit_test(test_comments),

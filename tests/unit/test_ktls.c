@@ -10,10 +10,10 @@
 
 /* One side of a finished handshake and its kernel. */
 struct hand_off {
-	struct peer client;
-	struct peer server;
-	struct peer *mine;
-	struct peer *theirs;
+	struct tls_peer client;
+	struct tls_peer server;
+	struct tls_peer *mine;
+	struct tls_peer *theirs;
 	struct ktls ktls;
 };
 
@@ -76,7 +76,7 @@ static bool kernel_writes(uint8_t type, const char *text, size_t text_len)
 }
 
 /* One record in userspace on both sides. */
-static bool user_passes(struct peer *from, struct peer *to)
+static bool user_passes(struct tls_peer *from, struct tls_peer *to)
 {
 	uint8_t record[TLS_RECORD_BYTES_MAX];
 	uint8_t text[16];

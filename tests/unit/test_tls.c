@@ -6,6 +6,10 @@
 /* Too large for the stack; each test begins it anew. */
 static struct pair pair;
 
+/* Of the connection under way. */
+static struct tls_context client_context;
+static struct tls_context server_context;
+
 static const char *const versions[] = {"TLSv1.2", "TLSv1.3"};
 
 /* Both sides of one version, the client with a certificate, if leaf is not NULL. */
@@ -14,8 +18,6 @@ static bool handshake(
 {
 	struct side client = *client_side;
 	struct side server = *server_side;
-	struct tls_context client_context;
-	struct tls_context server_context;
 	bool done;
 
 	client.tls_max = version;
@@ -28,14 +30,6 @@ static bool handshake(
 	tls_context_destroy(&client_context);
 	tls_context_destroy(&server_context);
 	return done;
-}
-
-static struct tls_facts facts_of(struct end *end, bool is_asked, const char *name)
-{
-	struct tls_facts facts;
-
-	tls_facts_read(end->tls.ssl, is_asked, name, &facts);
-	return facts;
 }
 
 /* Handshakes. */
@@ -52,7 +46,7 @@ static void test_handshake(void **state)
 		struct tls_facts facts;
 
 		assert_true(handshake(versions[i], &client, &server));
-		facts = facts_of(&pair.server, true, NULL);
+		facts = end_facts(&pair.server, NULL);
 		assert_string_equal(facts.version, versions[i]);
 		assert_non_null(strstr(facts.cipher, "AES_256_GCM_SHA384"));
 		assert_int_equal(facts.cipher_bits, 256);
@@ -60,7 +54,7 @@ static void test_handshake(void **state)
 		assert_string_equal(verdict_word(facts.verdict), "Valid");
 		assert_string_equal(facts.subject, "CN=mx.treyresearch.test,O=treyresearch");
 		assert_int_equal(strlen(facts.spki_sha256), 64);
-		facts = facts_of(&pair.client, true, "mx.adatum.test");
+		facts = end_facts(&pair.client, "mx.adatum.test");
 		assert_string_equal(verdict_word(facts.verdict), "Valid");
 		assert_string_equal(facts.subject, "CN=mx.adatum.test,O=adatum");
 		pair_close(&pair);
@@ -77,8 +71,8 @@ static void test_handshake_rsa(void **state)
 	(void)state;
 	for (unsigned i = 0; i < COUNT_OF(versions); i++) {
 		assert_true(handshake(versions[i], &client, &server));
-		assert_int_equal(facts_of(&pair.server, true, NULL).verdict, VERDICT_VALID);
-		assert_int_equal(facts_of(&pair.client, true, NULL).verdict, VERDICT_VALID);
+		assert_int_equal(end_facts(&pair.server, NULL).verdict, VERDICT_VALID);
+		assert_int_equal(end_facts(&pair.client, NULL).verdict, VERDICT_VALID);
 		pair_close(&pair);
 	}
 }
@@ -87,10 +81,10 @@ static void test_no_version_in_common(void **state)
 {
 	const struct side client = {.tls_max = "TLSv1.2"};
 	const struct side server = {.tls_min = "TLSv1.3"};
-	struct tls_context client_context = side_context(&client, false);
-	struct tls_context server_context = side_context(&server, true);
 
 	(void)state;
+	client_context = side_context(&client, false);
+	server_context = side_context(&server, true);
 	pair_open(&pair, &client_context, &server_context, NULL);
 	assert_false(pair_handshake(&pair));
 	assert_int_equal(pair.server.status, TLS_FAILED);
@@ -483,5 +477,5 @@ int main(void)
 		cmocka_unit_test(test_context_mistakes),
 	};
 
-	return cmocka_run_group_tests(tests, pair_setup, NULL);
+	return cmocka_run_group_tests(tests, pair_setup, pair_teardown);
 }

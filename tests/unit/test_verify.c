@@ -31,7 +31,7 @@ static enum verdict judge(const char *version, bool is_server, const char *leaf,
 	if (!pair_handshake(&pair))
 		fail_msg("%s %s: %s %s", version, leaf == NULL ? "nothing" : leaf,
 			tls_error(&pair.client.tls), tls_error(&pair.server.tls));
-	tls_facts_read(end->tls.ssl, true, name, facts);
+	*facts = end_facts(end, name);
 	pair_close(&pair);
 	tls_context_destroy(&client);
 	tls_context_destroy(&server);
@@ -114,7 +114,7 @@ static void test_not_asked(void **state)
 	assert_false(server.asks_certificate);
 	pair_open(&pair, &client, &server, NULL);
 	assert_true(pair_handshake(&pair));
-	tls_facts_read(pair.server.tls.ssl, server.asks_certificate, "adatum.test", &facts);
+	facts = end_facts(&pair.server, "adatum.test");
 	assert_int_equal(facts.verdict, VERDICT_NOT_ASKED);
 	assert_string_equal(facts.subject, "");
 	assert_string_equal(facts.spki_sha256, "");
@@ -141,5 +141,5 @@ int main(void)
 		cmocka_unit_test(test_words),
 	};
 
-	return cmocka_run_group_tests(tests, pair_setup, NULL);
+	return cmocka_run_group_tests(tests, pair_setup, pair_teardown);
 }

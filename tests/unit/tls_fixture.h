@@ -22,7 +22,7 @@
 
 #define WIRE_BYTES 65536
 
-struct peer {
+struct tls_peer {
 	struct tls_context context;
 	struct tls tls;
 	uint8_t wire[WIRE_BYTES]; /* what it has sent and the other has not taken */
@@ -55,6 +55,7 @@ static inline int tls_fixture_setup(void **state)
 
 	(void)state;
 	assert_int_equal(tls_init(), 0);
+	assert_int_equal(peer_cache_create(16), 0);
 	assert_non_null(mkdtemp(tls_folder));
 	(void)snprintf(tls_chain, sizeof(tls_chain), "%s/chain.pem", tls_folder);
 	(void)snprintf(tls_key, sizeof(tls_key), "%s/key.pem", tls_folder);
@@ -81,11 +82,12 @@ static inline int tls_fixture_teardown(void **state)
 	(void)unlink(tls_chain);
 	(void)unlink(tls_key);
 	(void)rmdir(tls_folder);
+	peer_cache_destroy();
 	return 0;
 }
 
 /* cipher is an OpenSSL name; version is "TLSv1.2" or "TLSv1.3". */
-static inline void peer_open(struct peer *peer, bool is_server, const char *version,
+static inline void peer_open(struct tls_peer *peer, bool is_server, const char *version,
 	const char *cipher, unsigned tickets)
 {
 	bool is_tls13 = strcmp(version, "TLSv1.3") == 0;
@@ -109,14 +111,14 @@ static inline void peer_open(struct peer *peer, bool is_server, const char *vers
 	assert_int_equal(tls_open(&peer->tls, &peer->context, "unit.test", NULL), 0);
 }
 
-static inline void peer_close(struct peer *peer)
+static inline void peer_close(struct tls_peer *peer)
 {
 	tls_close(&peer->tls);
 	tls_context_destroy(&peer->context);
 }
 
 /* Goes on with the handshake; a sink of room bytes at a time. */
-static inline void peer_shake(struct peer *peer, size_t room)
+static inline void peer_shake(struct tls_peer *peer, size_t room)
 {
 	enum tls_status status = TLS_FULL;
 
@@ -132,7 +134,7 @@ static inline void peer_shake(struct peer *peer, size_t room)
 }
 
 /* Takes the first record off what from has sent; returns its length, 0 if there is none. */
-static inline size_t peer_take(struct peer *from, uint8_t *record)
+static inline size_t peer_take(struct tls_peer *from, uint8_t *record)
 {
 	int len = tls_record_length(span_make(from->wire, from->wire_len));
 
@@ -146,7 +148,7 @@ static inline size_t peer_take(struct peer *from, uint8_t *record)
 }
 
 /* Gives all that from has sent to to, and lets it go on. After the handshake only tickets come. */
-static inline void peer_pump(struct peer *from, struct peer *to, size_t room)
+static inline void peer_pump(struct tls_peer *from, struct tls_peer *to, size_t room)
 {
 	uint8_t record[TLS_RECORD_BYTES_MAX];
 	uint8_t text[64];
@@ -164,7 +166,7 @@ static inline void peer_pump(struct peer *from, struct peer *to, size_t room)
 }
 
 /* A whole handshake, tickets included. */
-static inline void peers_shake(struct peer *client, struct peer *server, size_t room)
+static inline void peers_shake(struct tls_peer *client, struct tls_peer *server, size_t room)
 {
 	peer_shake(client, room);
 	for (unsigned i = 0; i < 8 && (!client->is_done || !server->is_done); i++) {

@@ -9,6 +9,7 @@
  */
 
 #include "relay/net/tls.h"
+#include "relay/pki/trust.h"
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <setjmp.h>
@@ -19,6 +20,7 @@
 #include <cmocka.h>
 
 #define WIRE_BYTES 262144
+#define PAIR_TRUSTS 8
 
 struct end {
 	struct tls tls;
@@ -50,6 +52,12 @@ struct side {
 
 static char pki_folder[256];
 
+/* What each of the CAs that a test has named stands for. */
+static struct {
+	char path[320];
+	struct trust *trust;
+} pair_trusts[PAIR_TRUSTS];
+
 /* Makes the certificates, if they are not there. */
 static inline int pair_setup(void **state)
 {
@@ -59,7 +67,35 @@ static inline int pair_setup(void **state)
 	(void)state;
 	(void)snprintf(pki_folder, sizeof(pki_folder), "%s", folder == NULL ? "build/pki" : folder);
 	(void)snprintf(command, sizeof(command), "tests/pki.sh '%s'", pki_folder);
-	return system(command) != 0 || tls_init() < 0 ? -1 : 0;
+	return system(command) != 0 || tls_init() < 0 || peer_cache_create(64) < 0 ? -1 : 0;
+}
+
+static inline int pair_teardown(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < PAIR_TRUSTS; i++)
+		trust_destroy(&pair_trusts[i].trust);
+	peer_cache_destroy();
+	return 0;
+}
+
+/* The trust in the CAs of a file, made once. NULL: it cannot be made. */
+static inline const struct trust *pair_trust(const char *path)
+{
+	const struct trust_options options = {.anchors = path, .depth = -1};
+	char error[512];
+	unsigned i = 0;
+
+	while (i < PAIR_TRUSTS && pair_trusts[i].trust != NULL) {
+		if (strcmp(pair_trusts[i].path, path) == 0)
+			return pair_trusts[i].trust;
+		i++;
+	}
+	assert_true(i < PAIR_TRUSTS);
+	(void)snprintf(pair_trusts[i].path, sizeof(pair_trusts[i].path), "%s", path);
+	if (trust_create(&options, &pair_trusts[i].trust, error, sizeof(error)) < 0)
+		return NULL;
+	return pair_trusts[i].trust;
 }
 
 static inline int side_create_context(
@@ -80,7 +116,7 @@ static inline int side_create_context(
 					  "TLS_CHACHA20_POLY1305_SHA256"
 					: side->ciphersuites,
 		.session_tickets = side->tickets};
-	const struct tls_context_options options = {.settings = &settings,
+	struct tls_context_options options = {.settings = &settings,
 		.is_server = is_server,
 		.client_certificate = side->client_certificate,
 		.name = side->name == NULL ? "one" : side->name};
@@ -89,6 +125,8 @@ static inline int side_create_context(
 	(void)snprintf(key, sizeof(key), "%s/%s.key", pki_folder, leaf == NULL ? "" : leaf);
 	(void)snprintf(anchors, sizeof(anchors), "%s/%s.pem", pki_folder,
 		side->anchors == NULL ? "" : side->anchors);
+	if (side->anchors != NULL)
+		options.trust = pair_trust(anchors);
 	return tls_context_create(&options, out, error, 512);
 }
 
@@ -126,6 +164,29 @@ static inline void pair_close(struct pair *pair)
 {
 	tls_close(&pair->client.tls);
 	tls_close(&pair->server.tls);
+}
+
+/* What the handshake of an end has shown; the texts are good for some more calls. */
+static inline struct tls_facts end_facts_at(struct end *end, const char *name, time_t now)
+{
+	static char texts[16][PEER_SUBJECT_BYTES];
+	static unsigned next;
+	char *subject = texts[next++ % 16];
+	char *spki = texts[next++ % 16];
+	struct tls_facts facts;
+	struct peer *peer = tls_facts_read(&end->tls, name, now, &facts);
+
+	(void)snprintf(subject, PEER_SUBJECT_BYTES, "%s", facts.subject);
+	(void)snprintf(spki, PEER_SUBJECT_BYTES, "%s", facts.spki_sha256);
+	facts.subject = subject;
+	facts.spki_sha256 = spki;
+	peer_release(&peer);
+	return facts;
+}
+
+static inline struct tls_facts end_facts(struct end *end, const char *name)
+{
+	return end_facts_at(end, name, time(NULL));
 }
 
 static inline void end_sink_open(struct end *end)

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/ctl/ctl.h"
+
+#include "policy/policy.h"
+#include "relay/ctl/ask.h"
+#include <errno.h>
+#include <string.h>
+
+/*
+ * main.c: finds the command and runs it.
+ */
+
+#define DEFAULT_CONFIG "/etc/postern/postern.conf"
+
+/* All families of commands, in the order of the help. */
+static const struct ctl_command *const families[] = {
+	ctl_cert_commands,
+	ctl_config_commands,
+	ctl_connector_commands,
+	ctl_explain_commands,
+	ctl_partner_commands,
+};
+
+static const char usage[] =
+	"usage: posternctl [--config FILE] COMMAND ...\n"
+	"  --config FILE   the configuration (" DEFAULT_CONFIG ")\n"
+	"  --store FOLDER  the certificate store, instead of the configuration's\n"
+	"  --json          print tables as JSON\n"
+	"  --version       print the version\n"
+	"  --help          print this; behind a command: how to use it\n"
+	"commands:\n";
+
+static void print_command(FILE *file, const struct ctl_command *command)
+{
+	(void)fprintf(file, "  %s", command->words);
+	if (*command->usage != '\0')
+		(void)fputc(' ', file);
+	for (const char *at = command->usage; *at != '\0'; at++) {
+		(void)fputc(*at, file);
+		if (*at == '\n')
+			(void)fputs("        ", file);
+	}
+	(void)fprintf(file, "\n\t%s\n", command->help);
+}
+
+int ctl_usage(const struct ctl_command *command, FILE *file)
+{
+	(void)fputs("usage: posternctl [--config FILE]\n", file);
+	print_command(file, command);
+	return CTL_USAGE;
+}
+
+static void print_help(FILE *file)
+{
+	(void)fputs(usage, file);
+	for (unsigned i = 0; i < COUNT_OF(families); i++)
+		for (const struct ctl_command *row = families[i]; row->words != NULL; row++)
+			print_command(file, row);
+}
+
+struct policy *ctl_policy_create(const struct ctl *ctl)
+{
+	struct policy *policy = NULL;
+	int rc = policy_load(ctl->config, stderr, &policy);
+
+	if (rc < 0 && rc != -EINVAL)
+		ctl_error("%s: %s", ctl->config, strerror(-rc));
+	return rc < 0 ? NULL : policy;
+}
+
+/* How many arguments the words of a command take, if these are it; else 0. */
+static int command_match(const struct ctl_command *command, char **argv)
+{
+	const char *words = command->words;
+	int taken = 0;
+
+	while (argv[taken] != NULL) {
+		size_t len = strcspn(words, " ");
+
+		if (strlen(argv[taken]) != len || memcmp(argv[taken], words, len) != 0)
+			return 0;
+		taken++;
+		words += len;
+		if (*words == '\0')
+			return taken;
+		words++;
+	}
+	return 0;
+}
+
+static const struct ctl_command *command_find(char **argv, int *out_taken)
+{
+	for (unsigned i = 0; i < COUNT_OF(families); i++) {
+		for (const struct ctl_command *row = families[i]; row->words != NULL; row++) {
+			*out_taken = command_match(row, argv);
+			if (*out_taken > 0)
+				return row;
+		}
+	}
+	return NULL;
+}
+
+/* The options before the command, up to the first word. */
+static int read_globals(struct ctl *ctl, char **argv, int *out_at)
+{
+	int at = 1;
+
+	while (argv[at] != NULL && strncmp(argv[at], "--", 2) == 0) {
+		const char *value = argv[at + 1];
+
+		if (strcmp(argv[at], "--json") == 0) {
+			ctl->json = true;
+			at++;
+			continue;
+		}
+		if (strcmp(argv[at], "--config") != 0 && strcmp(argv[at], "--store") != 0) {
+			ctl_error("unknown option %s, expected a command; see posternctl --help",
+				argv[at]);
+			return -EINVAL;
+		}
+		if (value == NULL) {
+			ctl_error("%s needs a value", argv[at]);
+			return -EINVAL;
+		}
+		if (strcmp(argv[at], "--store") == 0) {
+			ctl->store = value;
+		} else {
+			ctl->config = value;
+			ctl->config_is_given = true;
+		}
+		at += 2;
+	}
+	*out_at = at;
+	return 0;
+}
+
+static int finish(int status)
+{
+	/* A full disk behind standard output must not look like success. */
+	if ((fflush(stdout) == EOF || ferror(stdout)) && status == CTL_OK) {
+		ctl_error("standard output: %s", strerror(errno));
+		return CTL_FAILED;
+	}
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	struct ctl ctl = {.config = DEFAULT_CONFIG};
+	const struct ctl_command *command;
+	int at = 0;
+	int taken = 0;
+
+	if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+		print_help(stdout);
+		return finish(CTL_OK);
+	}
+	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+		(void)printf("posternctl %s\n", POSTERN_VERSION);
+		return finish(CTL_OK);
+	}
+	if (argc < 1 || read_globals(&ctl, argv, &at) < 0)
+		return CTL_USAGE;
+	if (argv[at] == NULL) {
+		print_help(stderr);
+		return CTL_USAGE;
+	}
+	command = command_find(argv + at, &taken);
+	if (command == NULL) {
+		ctl_error("unknown command \"%s%s%s\"; see posternctl --help", argv[at],
+			argv[at + 1] != NULL ? " " : "", argv[at + 1] != NULL ? argv[at + 1] : "");
+		return CTL_USAGE;
+	}
+	at += taken;
+	return finish(command->run(&ctl, command, argc - at, argv + at));
+}

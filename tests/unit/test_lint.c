@@ -1,0 +1,538 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * test_lint.c: each finding of lint_policy() in a file that has no other, the slips of the article
+ * that EXCHANGE 4.5 names (table 14 row 47), and policy_show() of the defaults (row 5).
+ */
+
+#include "policy/lint.h"
+#include "policy/spelling.h"
+#include "tests/unit/config_fixture.h"
+
+/* What lint_policy() or policy_show() wrote. */
+static char *written;
+
+static void put_aside(const struct policy *policy, bool is_lint, unsigned *out_count)
+{
+	size_t bytes = 0;
+	FILE *out = NULL;
+
+	free(written);
+	written = NULL;
+	out = open_memstream(&written, &bytes);
+	assert_non_null(out);
+	if (is_lint)
+		lint_policy(policy, out, out_count);
+	else
+		policy_show(policy, out);
+	assert_int_equal(fclose(out), 0);
+}
+
+static unsigned lint_text(const char *text)
+{
+	struct policy *policy = NULL;
+	unsigned count = 0;
+
+	if (load_text(text, &policy) != 0)
+		fail_msg("%s", said);
+	put_aside(policy, true, &count);
+	policy_destroy(&policy);
+	return count;
+}
+
+/* Whether a finding at that line has the fragment; it ends with a remedy. */
+static bool found_at(unsigned line, const char *fragment)
+{
+	char prefix[sizeof(file) + 16];
+	const char *at = written;
+
+	(void)snprintf(prefix, sizeof(prefix), "%s:%u: ", file, line);
+	while (*at != '\0') {
+		const size_t len = strcspn(at, "\n");
+		const char *found = strstr(at, fragment);
+		const char *remedy = strstr(at, "; ");
+
+		if (strncmp(at, prefix, strlen(prefix)) == 0 && found != NULL && found < at + len &&
+			remedy != NULL && remedy < at + len)
+			return true;
+		at += len + (at[len] == '\n');
+	}
+	return false;
+}
+
+#define PIN "3f79bb7b435b05321651daefd374cdc681dc06faa65e374e38337b88ca046dea"
+#define CERTIFICATE "certificate c { chain = good.pem key = good.key }\n"
+#define INSIDE "send-connector inside { smart-hosts = \"203.0.113.9:2599\" }\n"
+#define DOOR                                                                         \
+	"receive-connector in { type = internet domain-secure = yes\n"               \
+	" permission-groups = {anonymous, partners} bindings = \"127.0.0.1:2525\"\n" \
+	" send-connector = inside }\n"
+#define WAY                                                     \
+	"send-connector adatum { address-spaces = adatum.com\n" \
+	" domain-secure = yes }\n"
+#define PARTNER "partner adatum { domains = adatum.com trust-anchors = good.pem }\n"
+
+/* Both ways, as domain-security.conf: nothing to find. */
+static void test_clean(void **state)
+{
+	static const char *const texts[] = {
+		CERTIFICATE INSIDE DOOR WAY PARTNER,
+		/* Without partners. */
+		SMALLEST,
+		/* All mail takes one domain-secure connector. */
+		CERTIFICATE DOOR PARTNER "send-connector inside { domain-secure = yes }\n",
+		CERTIFICATE INSIDE DOOR
+		"send-connector all { address-spaces = \"*\" domain-secure = yes }\n" PARTNER,
+		/* Nothing is said of what is not enabled. */
+		CERTIFICATE INSIDE DOOR WAY PARTNER
+		"receive-connector off { enabled = no type = partner\n"
+		" bindings = \"127.0.0.1:2525\" }\n"
+		"send-connector off { enabled = no }\n",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(texts); i++)
+		if (lint_text(texts[i]) != 0)
+			fail_msg("%zu: %s", i, written);
+}
+
+struct finding {
+	const char *name;
+	const char *text;
+	unsigned line;
+	const char *fragment;
+};
+
+static const struct finding rows[] = {
+	{"no way to the partner", CERTIFICATE INSIDE DOOR PARTNER, 6,
+		"no domain-secure send-connector covers adatum.com"},
+	{"unsecured way, refused",
+		CERTIFICATE INSIDE DOOR PARTNER "send-connector all { address-spaces = \"*\" }\n",
+		6,
+		"takes send-connector \"all\" (line 7), which is not domain-secure, and is "
+		"refused"},
+	{"a subdomain is not covered",
+		CERTIFICATE INSIDE DOOR WAY
+		"partner a { domains = {adatum.com, hr.adatum.com} trust-anchors = good.pem }\n",
+		8, "no domain-secure send-connector covers hr.adatum.com"},
+	{"no door for the partner",
+		CERTIFICATE INSIDE "receive-connector in { type = internet\n"
+				   " bindings = \"127.0.0.1:2525\"\n"
+				   " send-connector = inside }\n" WAY PARTNER,
+		8, "no receive-connector is domain-secure"},
+	{"the door is not enabled",
+		CERTIFICATE INSIDE "receive-connector in { bindings = \"127.0.0.1:2525\"\n"
+				   " send-connector = inside }\n"
+				   "receive-connector p { type = partner enabled = no\n"
+				   " bindings = \"127.0.0.1:2526\" }\n" WAY PARTNER,
+		9, "no receive-connector is domain-secure"},
+	{"secure for nobody, in", CERTIFICATE INSIDE DOOR, 3, "no partner is receive-secure"},
+	{"secure for nobody, out",
+		CERTIFICATE "receive-connector in { bindings = \"127.0.0.1:2525\" }\n"
+			    "send-connector all { address-spaces = \"*\" domain-secure = yes }\n",
+		3, "no partner is send-secure"},
+	{"near an address space",
+		CERTIFICATE INSIDE DOOR WAY PARTNER
+		"send-connector typo { address-spaces = \"*.adatun.com\" }\n",
+		8, "adatun.com, which is in address-spaces of send-connector \"typo\" (line 9)"},
+	{"near one of ours",
+		"transport { accepted-domains = {inside.example, \"*.adatam.com\"} }\n" CERTIFICATE
+			INSIDE DOOR WAY PARTNER,
+		9, "adatam.com, which is one of accepted-domains"},
+	{"near a certificate name",
+		CERTIFICATE INSIDE DOOR WAY
+		"partner adatum { domains = adatum.com trust-anchors = good.pem\n"
+		" certificate-names = {mx.adatum.net, daatum.com} }\n",
+		8, "daatum.com, which is in certificate-names of partner \"adatum\""},
+	{"secure with a smart host",
+		CERTIFICATE INSIDE DOOR PARTNER
+		"send-connector adatum { address-spaces = adatum.com domain-secure = yes\n"
+		" smart-hosts = \"203.0.113.1\" }\n",
+		7, "domain-secure with smart-hosts, which Exchange refuses"},
+	{"servers that nobody knows",
+		INSIDE "receive-connector in { bindings = \"127.0.0.1:2525\"\n"
+		       " send-connector = inside permission-groups = {anonymous, internal} }\n",
+		2, "internal is among permission-groups, but no certificate is asked for"},
+	{"partners that nobody knows",
+		INSIDE "receive-connector in { bindings = \"127.0.0.1:2525\"\n"
+		       " send-connector = inside permission-groups = {anonymous, partners} }\n",
+		2, "without domain-secure nobody proves to be one"},
+	{"valid for nobody",
+		CERTIFICATE INSIDE WAY PARTNER
+		"receive-connector p { type = partner client-certificate = require\n"
+		" remote-ip-ranges = 198.51.100.1 bindings = \"127.0.0.1:2525\"\n"
+		" send-connector = inside }\n",
+		6, "so no certificate is valid"},
+	{"unsecured in",
+		CERTIFICATE INSIDE DOOR WAY PARTNER
+		"receive-connector other { bindings = \"127.0.0.1:2526\" send-connector = inside\n"
+		" allow-unsecured-partners = yes }\n",
+		9, "takes mail from the domains of partners from anybody"},
+	{"unsecured out",
+		CERTIFICATE INSIDE DOOR WAY PARTNER
+		"send-connector all { address-spaces = \"*\" allow-unsecured-partners = yes }\n",
+		9, "sends mail to the domains of partners unsecured"},
+	{"behind a front end",
+		CERTIFICATE INSIDE DOOR PARTNER
+		"send-connector front { address-spaces = {contoso.com, adatum.com}\n"
+		" smart-hosts = \"203.0.113.1\" frontend-proxy = yes }\n",
+		7, "adatum.com of partner \"adatum\" (line 6) is in its address-spaces"},
+	{"open to all",
+		CERTIFICATE INSIDE WAY PARTNER
+		"receive-connector p { type = partner bindings = \"127.0.0.1:2525\"\n"
+		" send-connector = inside }\n",
+		6, "for a partner, but open to all addresses"},
+	{"a way that nobody takes",
+		CERTIFICATE INSIDE DOOR WAY PARTNER
+		"send-connector lost { smart-hosts = \"203.0.113.1\" }\n",
+		9, "no mail takes it"},
+	{"a partner for nothing",
+		CERTIFICATE INSIDE DOOR WAY PARTNER
+		"partner b { domains = b.example trust-anchors = good.pem\n"
+		" send-secure = no receive-secure = no }\n",
+		9, "send-secure and receive-secure are both off"},
+	{"one key, two owners",
+		CERTIFICATE INSIDE DOOR WAY "internal-server hub { spki-pins = " PIN " }\n"
+					    "partner adatum { domains = adatum.com\n"
+					    " spki-pins = " PIN " }\n",
+		9, "its key is pinned by internal-server \"hub\" (line 8)"},
+	{"TLS without a certificate",
+		INSIDE "receive-connector in { type = internet bindings = \"127.0.0.1:2525\"\n"
+		       " send-connector = inside }\n",
+		2, "there is no certificate at all"},
+};
+
+static void test_findings(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(rows); i++)
+		if (lint_text(rows[i].text) != 1 || !found_at(rows[i].line, rows[i].fragment))
+			fail_msg("%s: expected line %u and \"%s\" alone, got:\n%s", rows[i].name,
+				rows[i].line, rows[i].fragment, written);
+}
+
+/* What is found together, by line. */
+static void test_findings_together(void **state)
+{
+	(void)state;
+	assert_int_equal(lint_text("receive-connector in { type = partner\n"
+				   " bindings = \"127.0.0.1:2525\" send-connector = inside }\n"
+				   "partner adatum { domains = adatum.com send-secure = no\n"
+				   " trust-anchors = good.pem }\n"
+				   "partner a { domains = a.example trust-anchors = good.pem }\n"
+				   "send-connector sent { address-spaces = a.example\n"
+				   " allow-unsecured-partners = yes }\n"
+				   "send-connector secure { address-spaces = elsewhere.example\n"
+				   " domain-secure = yes }\n" INSIDE),
+		5);
+	assert_true(found_at(1, "open to all addresses"));
+	assert_true(found_at(1, "there is no certificate at all"));
+	assert_true(found_at(5, "and is sent unsecured"));
+	assert_true(found_at(6, "sends mail to the domains of partners unsecured"));
+	assert_true(found_at(8, "there is no certificate to show to the partner"));
+	assert_non_null(strstr(strstr(strstr(written, ":1: "), ":5: "), ":8: "));
+}
+
+/*
+ * Article A1 as it was written: its own domain in the list and the proxy on the connector of domain
+ * security are mistakes; a misspelt partner is found, and the proxy without the switch.
+ */
+#define A1_BEGIN                                                           \
+	"transport { accepted-domains = adatum.com }\n" CERTIFICATE        \
+	"receive-connector treyresearch { type = partner tls = starttls\n" \
+	" bindings = \"0.0.0.0:2525\" remote-ip-ranges = 198.51.100.7\n"   \
+	" send-connector = inside }\n" INSIDE
+
+static void test_row_47_lint_for_article_mistakes(void **state)
+{
+	struct policy *policy = NULL;
+
+	(void)state;
+	assert_int_equal(
+		load_text(A1_BEGIN "partner treyresearch { trust-anchors = good.pem\n"
+				   " domains = {treyresearch.net,\n"
+				   "adatum.com} }\n"
+				   "send-connector out { address-spaces = treyresearch.net\n"
+				   " smart-hosts = \"203.0.113.1\" frontend-proxy = yes\n"
+				   " domain-secure = yes }\n",
+			&policy),
+		-EINVAL);
+	assert_true(said_at(9, "domain \"adatum.com\" of partner \"treyresearch\" is one of "
+			       "accepted-domains"));
+	assert_true(said_at(12, "domain-secure with frontend-proxy"));
+	assert_int_equal(said_lines(), 2);
+	assert_int_equal(
+		lint_text(A1_BEGIN "partner treyresearch { trust-anchors = good.pem\n"
+				   " domains = treyresereach.net }\n"
+				   "send-connector out { address-spaces = treyresearch.net\n"
+				   " smart-hosts = \"203.0.113.1\" frontend-proxy = yes }\n"),
+		2);
+	assert_true(found_at(7, "no domain-secure send-connector covers treyresereach.net"));
+	assert_true(
+		found_at(7, "its domain treyresereach.net is spelt almost like treyresearch.net, "
+			    "which is in address-spaces of send-connector \"out\" (line 9)"));
+	assert_int_equal(
+		lint_text(A1_BEGIN "partner treyresearch { trust-anchors = good.pem\n"
+				   " domains = treyresearch.net }\n"
+				   "send-connector out { address-spaces = treyresearch.net\n"
+				   " smart-hosts = \"203.0.113.1\" frontend-proxy = yes }\n"),
+		1);
+	assert_true(found_at(9, "behind a frontend-proxy nobody sees the partner's certificate"));
+}
+
+static void test_spelling(void **state)
+{
+	static const struct {
+		const char *a, *b;
+		unsigned distance;
+		bool is_near;
+	} words[] = {
+		{"", "", 0, false},
+		{"", "abc", 3, false},
+		{"contoso.com", "contoso.com", 0, false},
+		{"contoso.com", "contosso.com", 1, true},
+		{"contoso.com", "cotoso.com", 1, true},
+		{"contoso.com", "c0ntoso.com", 1, true},
+		{"contoso.com", "conotso.com", 1, true},
+		{"contoso.com", "contoso.net", 3, false},
+		{"contoso.com", "c0nt0so.com", 2, false},
+		{"treyresereach.net", "treyresearch.net", 2, true},
+		{"treyresearch.net", "treyreseach.net", 1, true},
+		{"ca", "abc", 2, false},
+		{"a.com", "b.com", 1, false},
+		{"ab.com", "ac.com", 1, true},
+		{"kitten", "sitting", 3, false},
+		{"mail.contoso.com", "contoso.com", 5, false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(words); i++) {
+		assert_int_equal(spelling_distance(words[i].a, words[i].b), words[i].distance);
+		assert_int_equal(spelling_distance(words[i].b, words[i].a), words[i].distance);
+		assert_int_equal(spelling_is_near(words[i].a, words[i].b), words[i].is_near);
+		assert_int_equal(spelling_is_near(words[i].b, words[i].a), words[i].is_near);
+	}
+}
+
+/* EXCHANGE 2.5, the edge column, where it has one; what needs AUTH is not there. */
+static const char edge_defaults[] =
+	"[ReceiveConnector]\n"
+	"Name                                      : in\n"
+	"AuthMechanism                             : None\n"
+	"Banner                                    : \n"
+	"BareLinefeedRejectionEnabled              : True\n"
+	"BinaryMimeEnabled                         : True\n"
+	"Bindings                                  : {127.0.0.1:2525}\n"
+	"ChunkingEnabled                           : True\n"
+	"ConnectionInactivityTimeout               : 00:01:00\n"
+	"ConnectionTimeout                         : 00:05:00\n"
+	"DeliveryStatusNotificationEnabled         : True\n"
+	"DomainSecureEnabled                       : False\n"
+	"EightBitMimeEnabled                       : True\n"
+	"EnhancedStatusCodesEnabled                : True\n"
+	"Enabled                                   : True\n"
+	"Fqdn                                      : edge.example\n"
+	"LongAddressesEnabled                      : False\n"
+	"MaxHeaderSize                             : 256 KB (262,144 bytes)\n"
+	"MaxHopCount                               : 30\n"
+	"MaxInboundConnection                      : 5000\n"
+	"MaxInboundConnectionPerSource             : 20\n"
+	"MaxInboundConnectionPercentagePerSource   : 2\n"
+	"MaxLocalHopCount                          : 8\n"
+	"MaxMessageSize                            : 36 MB (37,748,736 bytes)\n"
+	"MaxProtocolErrors                         : 5\n"
+	"MaxRecipientsPerMessage                   : 200\n"
+	"MessageRateLimit                          : 600\n"
+	"MessageRateSource                         : IPAddress\n"
+	"PermissionGroups                          : AnonymousUsers\n"
+	"PipeliningEnabled                         : True\n"
+	"ProtocolLoggingLevel                      : None\n"
+	"RejectReservedSecondLevelRecipientDomains : False\n"
+	"RejectReservedTopLevelRecipientDomains    : False\n"
+	"RejectSingleLabelRecipientDomains         : False\n"
+	"RemoteIPRanges                            : {::/0, 0.0.0.0/0}\n"
+	"RequireEHLODomain                         : False\n"
+	"RequireTLS                                : False\n"
+	"SizeEnabled                               : Enabled\n"
+	"SmtpUtf8Enabled                           : True\n"
+	"TarpitInterval                            : 00:00:05\n"
+	"TlsCertificateName                        : \n"
+	"Usage                                     : Custom\n"
+	"AllowUnsecuredPartners                    : False\n"
+	"ClientCertificate                         : none\n"
+	"CrlFiles                                  : {}\n"
+	"Nul                                       : reject\n"
+	"PermanentTlsRefusals                      : False\n"
+	"Revocation                                : hard\n"
+	"SendConnector                             : out\n"
+	"SpkiPins                                  : {}\n"
+	"Tls                                       : none\n"
+	"TlsDomain                                 : \n"
+	"TlsMin                                    : TLSv1.2\n"
+	"TlsMax                                    : TLSv1.3\n"
+	"TrustAnchors                              : \n";
+
+/* EXCHANGE 3.2. */
+static const char send_defaults[] =
+	"[SendConnector]\n"
+	"Name                                      : out\n"
+	"AddressSpaces                             : {}\n"
+	"ConnectionInactivityTimeOut               : 00:10:00\n"
+	"DNSRoutingEnabled                         : False\n"
+	"DomainSecureEnabled                       : False\n"
+	"Enabled                                   : True\n"
+	"ForceHELO                                 : False\n"
+	"Fqdn                                      : edge.example\n"
+	"FrontendProxyEnabled                      : False\n"
+	"IgnoreSTARTTLS                            : False\n"
+	"MaxMessageSize                            : 36 MB (37,748,736 bytes)\n"
+	"Port                                      : 25\n"
+	"ProtocolLoggingLevel                      : None\n"
+	"RequireTLS                                : False\n"
+	"SmartHosts                                : {127.0.0.1}\n"
+	"SmtpMaxMessagesPerConnection              : 20\n"
+	"SourceIPAddress                           : 0.0.0.0\n"
+	"TlsAuthLevel                              : \n"
+	"TlsCertificateName                        : \n"
+	"TlsDomain                                 : \n"
+	"AllowUnsecuredPartners                    : False\n"
+	"ConnectTimeout                            : 00:00:30\n"
+	"ConnectionIdleTimeout                     : 00:00:30\n"
+	"ConnectionMaxAge                          : 00:05:00\n"
+	"CrlFiles                                  : {}\n"
+	"ImplicitTls                               : False\n"
+	"MaxConnections                            : 100\n"
+	"Revocation                                : hard\n"
+	"SpkiPins                                  : {}\n"
+	"TlsMin                                    : TLSv1.2\n"
+	"TlsMax                                    : TLSv1.3\n"
+	"TrustAnchors                              : \n"
+	"TrustedNextHop                            : False\n";
+
+static const char transport_defaults[] =
+	"[Transport]\n"
+	"Fqdn                                      : edge.example\n"
+	"TLSReceiveDomainSecureList                : {}\n"
+	"TLSSendDomainSecureList                   : {}\n"
+	"AcceptedDomains                           : {}\n"
+	"ExternalDNSServers                        : {}\n"
+	"ProtocolLogPath                           : \n"
+	"ProtocolLogMaxAge                         : 30.00:00:00\n"
+	"ProtocolLogMaxDirectorySize               : 250 MB (262,144,000 bytes)\n"
+	"ProtocolLogMaxFileSize                    : 10 MB (10,485,760 bytes)\n"
+	"CertificateStore                          : \n"
+	"CertificateExpiryWarning                  : 30.00:00:00\n"
+	"CrlCache                                  : \n"
+	"CrlFetchTimeout                           : 00:00:10\n"
+	"CrlRefreshInterval                        : 01:00:00\n"
+	"DrainTimeout                              : 00:00:30\n"
+	"MaxSessions                               : 5000\n"
+	"Workers                                   : 0\n";
+
+static void show_text(const char *text)
+{
+	struct policy *policy = NULL;
+
+	if (load_text(text, &policy) != 0)
+		fail_msg("%s", said);
+	put_aside(policy, false, NULL);
+	policy_destroy(&policy);
+}
+
+static void test_row_5_edge_defaults(void **state)
+{
+	char expected[sizeof(transport_defaults) + sizeof(edge_defaults) + sizeof(send_defaults)];
+
+	(void)state;
+	(void)snprintf(expected, sizeof(expected), "%s\n%s\n%s", transport_defaults, edge_defaults,
+		send_defaults);
+	show_text(SMALLEST "transport { fqdn = edge.example }\n");
+	assert_string_equal(written, expected);
+}
+
+static void check_shown(const char *property, const char *value)
+{
+	char line[512];
+
+	(void)snprintf(line, sizeof(line), "\n%-41s : %s\n", property, value);
+	if (strstr(written, line) == NULL)
+		fail_msg("expected %s, got:\n%s", line, written);
+}
+
+/* What the defaults do not show. */
+static void test_show_values(void **state)
+{
+	(void)state;
+	show_text(CERTIFICATE
+		"transport { accepted-domains = {a.example, \"*.b.example\"}\n"
+		" crl-fetch-timeout = 1500ms crl-refresh-interval = 7d }\n"
+		"receive-connector in { type = partner tls-max = TLSv1.2 certificate = c\n"
+		" bindings = {\"0.0.0.0:25\", \"[::]:25\"} message-rate-limit = unlimited\n"
+		" remote-ip-ranges = {\"10.0.0.0-10.0.0.9\", \"2001:db8::/32\"}\n"
+		" max-message-size = 65537 message-rate-source = none size = without-value }\n"
+		"receive-connector hub { permission-groups = {internal, anonymous}\n"
+		" external-authoritative = yes bindings = \"127.0.0.1:26\" tls = implicit }\n"
+		"send-connector mx { address-spaces = {adatum.com, \"*.x.example;5\", \"*;9\"}\n"
+		" domain-secure = yes source-address = \"::1\" }\n"
+		"send-connector smart { address-spaces = \"--\" implicit-tls = yes\n"
+		" smart-hosts = {\"203.0.113.1\", \"[203.0.113.2]:26\"}\n"
+		" tls-auth-level = fingerprint spki-pins = " PIN "\n"
+		" max-messages-per-connection = unlimited }\n"
+		"send-connector never { address-spaces = z.example tls-auth-level = none }\n"
+		"partner one { domains = {adatum.com, b.net} trust-anchors = good.pem }\n"
+		"partner two { domains = c.net receive-secure = no spki-pins = " PIN " }\n"
+		"internal-server hub { spki-pins = " PIN " }\n");
+	check_shown("TLSReceiveDomainSecureList", "{adatum.com, b.net}");
+	check_shown("TLSSendDomainSecureList", "{adatum.com, b.net, c.net}");
+	check_shown("AcceptedDomains", "{a.example, *.b.example}");
+	check_shown("CrlFetchTimeout", "00:00:01.500");
+	check_shown("CrlRefreshInterval", "7.00:00:00");
+	check_shown("AuthMechanism", "Tls");
+	check_shown("PermissionGroups", "Partners");
+	check_shown("Usage", "Partner");
+	check_shown("ClientCertificate", "ask");
+	check_shown("TlsCertificateName", "c");
+	check_shown("Bindings", "{0.0.0.0:25, [::]:25}");
+	check_shown("MessageRateLimit", "Unlimited");
+	check_shown("MessageRateSource", "None");
+	check_shown("MaxMessageSize", "65537 B (65,537 bytes)");
+	check_shown("SizeEnabled", "EnabledWithoutValue");
+	check_shown("RemoteIPRanges", "{10.0.0.0-10.0.0.9, 2001:db8::/32}");
+	check_shown("AuthMechanism", "Tls, ExternalAuthoritative");
+	check_shown("PermissionGroups", "AnonymousUsers, ExchangeServers");
+	check_shown("DNSRoutingEnabled", "True");
+	check_shown("AddressSpaces", "{SMTP:adatum.com;1, SMTP:*.x.example;5, SMTP:*;9}");
+	check_shown("AddressSpaces", "{SMTP:--;1}");
+	check_shown("SourceIPAddress", "::1");
+	check_shown("SmartHosts", "{203.0.113.1, [203.0.113.2]:26}");
+	check_shown("TlsAuthLevel", "Fingerprint");
+	check_shown("RequireTLS", "True");
+	check_shown("IgnoreSTARTTLS", "True");
+	check_shown("SmtpMaxMessagesPerConnection", "Unlimited");
+	check_shown("Domains", "{c.net}");
+	check_shown("SpkiPins", "{" PIN "}");
+	assert_non_null(strstr(written, "\n[Partner]\nName "));
+	assert_non_null(strstr(written, "\n[InternalServer]\nName "));
+	assert_non_null(strstr(written, "\n[Certificate]\nName "));
+}
+
+static int teardown(void **state)
+{
+	free(written);
+	return fixture_teardown(state);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_clean),
+		cmocka_unit_test(test_findings),
+		cmocka_unit_test(test_findings_together),
+		cmocka_unit_test(test_row_47_lint_for_article_mistakes),
+		cmocka_unit_test(test_spelling),
+		cmocka_unit_test(test_row_5_edge_defaults),
+		cmocka_unit_test(test_show_values),
+	};
+
+	return cmocka_run_group_tests_name("lint", tests, fixture_setup, teardown);
+}
