@@ -49,6 +49,7 @@ struct worker {
 	struct listener *listeners;
 	unsigned listener_count;
 	uint64_t next_session;
+	struct session_world world; /* what MAIL is asked of */
 
 	bool is_draining;
 	struct timer drain_timer;
@@ -217,6 +218,7 @@ static void worker_on_accept(struct listener *listener, int fd)
 					.connector = connector->send_connector,
 					.session = own->session.id});
 	own->session.owner = &worker_session_owner;
+	own->session.world = &worker->world;
 	own->session.connector = connector;
 	own->session.tls_context =
 		connector->tls == TLS_MODE_NONE ? NULL : &worker->tls_contexts[index];
@@ -408,6 +410,8 @@ int worker_create(unsigned index, const struct worker_shared *shared, struct wor
 		return -ENOMEM;
 	worker->index = index;
 	worker->shared = shared;
+	worker->world =
+		(struct session_world){.policy = shared->policy, .trusts = shared->trusts};
 	worker->wake_fd = -1;
 	worker->wake_op.done = worker_on_wake;
 	worker->log_op.done = worker_log_done;

@@ -14,7 +14,7 @@
 #define BULK_AFTER_BYTES 16384
 
 /* Less room than this is not worth a call of the session. */
-#define PROXY_ROOM_MIN 512
+#define PROXY_ROOM_MIN SINK_ROOM_MIN
 
 enum sink_status proxy_data(struct sink *sink)
 {

@@ -265,12 +265,10 @@ void body_make_binary(struct text *out, size_t bytes)
 	}
 }
 
-/* Behind the relay's field, which must be the first; NULL if it is not there. */
-static char *hop_behind_received(const struct text *message)
+/* Behind the field of that name, which must be the first; NULL if it is not there. */
+static char *hop_behind_field(char *at, const char *start)
 {
-	char *at = message->data;
-
-	if (strncmp(at, "Received: from ", strlen("Received: from ")) != 0)
+	if (at == NULL || strncmp(at, start, strlen(start)) != 0)
 		return NULL;
 	do {
 		at = strstr(at, "\r\n");
@@ -281,6 +279,13 @@ static char *hop_behind_received(const struct text *message)
 	return at;
 }
 
+/* Behind the relay's two fields; NULL if they are not there. */
+static char *hop_behind_stamps(const struct text *message)
+{
+	return hop_behind_field(hop_behind_field(message->data, "Received: from "),
+		"Authentication-Results: mx.adatum.test;\r\n\tx-domain-secure=");
+}
+
 void hop_check_body(struct hop *hop, unsigned index, const struct text *body, bool is_line_ended)
 {
 	const struct text *message = &hop->messages[index].body;
@@ -289,9 +294,8 @@ void hop_check_body(struct hop *hop, unsigned index, const struct text *body, bo
 
 	case_check(hop_count(hop, &hop->message_count) > index, "the next hop has no message %u",
 		index + 1);
-	got.data = message->len == 0 ? NULL : hop_behind_received(message);
-	case_check(got.data != NULL,
-		"the message does not begin with our Received field: \"%.80s\"",
+	got.data = message->len == 0 ? NULL : hop_behind_stamps(message);
+	case_check(got.data != NULL, "the message does not begin with our own fields: \"%.80s\"",
 		message->len == 0 ? "" : message->data);
 	got.len = message->len - (size_t)(got.data - message->data);
 	if (is_line_ended && got.len >= 2 && memcmp(got.data + got.len - 2, "\r\n", 2) == 0)

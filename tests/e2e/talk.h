@@ -82,8 +82,8 @@ void body_make(struct text *out, size_t bytes);
 void body_make_binary(struct text *out, size_t bytes);
 
 /*
- * The message at the next hop must be this body behind one Received field of the
- * relay. is_line_ended: a CR LF was added, since DATA cannot do without.
+ * The message at the next hop must be this body behind the fields of the relay, one Received
+ * and one Authentication-Results. is_line_ended: a CR LF was added, since DATA cannot do without.
  */
 void hop_check_body(struct hop *hop, unsigned index, const struct text *body, bool is_line_ended);
 

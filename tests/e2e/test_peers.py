@@ -29,10 +29,11 @@ def run(command, **options):
 
 
 def delivered(hop, relay, result=""):
-    """The one message of the next hop, without the field that the relay put in front."""
+    """The one message of the next hop, without the fields that the relay put in front."""
     assert len(hop.messages) == 1, f"{result}\n{relay.log()}"
     body = hop.messages[0].body.decode()
-    field = re.match(r"Received: from [^\n]*\n(?:[ \t][^\n]*\n)*", body)
+    field = re.match(r"Received: from [^\n]*\n(?:[ \t][^\n]*\n)*"
+                     r"Authentication-Results: mx\.adatum\.test;\r\n(?:[ \t][^\n]*\n)*", body)
     assert field and "by mx.adatum.test (Postern" in field[0], body
     return body[field.end():]
 

@@ -287,7 +287,7 @@ static void test_firewall_auth_as(void **state)
 			firewall_give(&firewall, &out, span_skip(in, cut));
 			assert_true(firewall.is_done);
 			assert_int_equal(firewall.has_auth_as, cases[i].want);
-			assert_int_equal(out.len, in.len - (cases[i].classes == BOTH ? 45 : 0));
+			assert_int_equal(out.len, in.len - (cases[i].classes == BOTH ? 46 : 0));
 		}
 	}
 }
