@@ -384,3 +384,24 @@ void address_print(const struct address *address, char *out, size_t out_bytes)
 		(void)snprintf(out, out_bytes, "none");
 	}
 }
+
+bool address_is_equal(const struct address *a, const struct address *b)
+{
+	struct sockaddr_in6 left6, right6;
+	struct sockaddr_in left, right;
+
+	if (a->sockaddr.ss_family != b->sockaddr.ss_family)
+		return false;
+	/* Field by field: what the kernel fills in besides differs from what a parser does. */
+	if (a->sockaddr.ss_family == AF_INET) {
+		memcpy(&left, &a->sockaddr, sizeof(left));
+		memcpy(&right, &b->sockaddr, sizeof(right));
+		return left.sin_port == right.sin_port &&
+		       left.sin_addr.s_addr == right.sin_addr.s_addr;
+	}
+	memcpy(&left6, &a->sockaddr, sizeof(left6));
+	memcpy(&right6, &b->sockaddr, sizeof(right6));
+	return left6.sin6_port == right6.sin6_port &&
+	       left6.sin6_scope_id == right6.sin6_scope_id &&
+	       memcmp(&left6.sin6_addr, &right6.sin6_addr, sizeof(left6.sin6_addr)) == 0;
+}

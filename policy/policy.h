@@ -345,3 +345,6 @@ void policy_destroy(struct policy **policy);
 
 /* "192.0.2.1:25" or "[2001:db8::1]:25" into out; out_bytes >= 56. */
 void address_print(const struct address *address, char *out, size_t out_bytes);
+
+/* The same family, address and port (and scope, IPv6)? */
+bool address_is_equal(const struct address *a, const struct address *b);

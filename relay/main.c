@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "policy/policy.h"
 #include "relay/base/log.h"
+#include "relay/base/protolog.h"
+#include "relay/keeper.h"
+#include "relay/net/listener.h"
 #include "relay/net/tls.h"
+#include "relay/pki/crl.h"
 #include "relay/worker.h"
 #include <errno.h>
 #include <getopt.h>
@@ -19,10 +23,14 @@
 
 /*
  * main.c: options, configuration, what needs privileges, then the workers, the
- * first of them on the main thread.
+ * first of them on the main thread, and how a new configuration reaches them.
  */
 
 #define EXIT_USAGE 2
+
+/* Certificates of peers that are remembered while no session shows them. */
+#define PEERS_KEPT 4096
+
 #define DEFAULT_CONFIG "/etc/postern/postern.conf"
 
 static const char usage[] =
@@ -75,74 +83,6 @@ static int run_version(void)
 	return EXIT_SUCCESS;
 }
 
-/* Peers' certificates that are remembered while nobody uses them. */
-#define PEERS_KEPT 4096
-
-/* Anchors, lists and pins: those that cannot be used are told with their line. */
-static int check_trust(const struct policy *policy)
-{
-	struct trust_set *trusts;
-	int rc = trust_set_create(policy, stderr, &trusts);
-
-	if (rc == 0)
-		trust_set_destroy(&trusts);
-	return rc;
-}
-
-/* The TLS settings too, since only OpenSSL can tell whether a certificate file is any good. */
-static int check_tls(const struct policy *policy)
-{
-	char error[512];
-	int bad = 0;
-
-	for (unsigned i = 0; i < policy->receive_connector_count + policy->send_connector_count;
-		i++) {
-		bool is_server = i < policy->receive_connector_count;
-		const struct receive_connector *receive = &policy->receive_connectors[i];
-		const struct send_connector *send =
-			is_server ? NULL
-				  : &policy->send_connectors[i - policy->receive_connector_count];
-		const struct tls_context_options options = {
-			.settings = is_server ? &receive->tls_settings : &send->tls_settings,
-			.is_server = is_server,
-			.client_certificate =
-				is_server ? receive->client_certificate : CLIENT_CERTIFICATE_NONE,
-			.name = is_server ? receive->name : send->name};
-		struct tls_context context;
-
-		if (is_server && receive->tls == TLS_MODE_NONE)
-			continue;
-		if (tls_context_create(&options, &context, error, sizeof(error)) == 0) {
-			tls_context_destroy(&context);
-			continue;
-		}
-		(void)fprintf(stderr,
-			"%s:%u: connector \"%s\": %s, expected PEM that OpenSSL accepts\n",
-			policy->file, is_server ? receive->line : send->line,
-			is_server ? receive->name : send->name, error);
-		bad++;
-	}
-	return bad == 0 ? 0 : -EINVAL;
-}
-
-/* Buffers have numbers of 16 bits; a connection may hold four, and 4,096 are the kernel's. */
-#define WORKER_CONNECTIONS_MAX 15000
-
-static int check_size(const struct policy *policy)
-{
-	uint64_t connections = policy->max_sessions;
-
-	for (unsigned i = 0; i < policy->send_connector_count; i++)
-		connections += policy->send_connectors[i].max_connections;
-	if (connections <= WORKER_CONNECTIONS_MAX)
-		return 0;
-	(void)fprintf(stderr,
-		"%s: max-sessions and the max-connections of all send-connectors are %lu together, "
-		"expected at most %u for a worker\n",
-		policy->file, (unsigned long)connections, WORKER_CONNECTIONS_MAX);
-	return -EINVAL;
-}
-
 static int check_caps(const struct policy *policy, struct loop_caps *caps)
 {
 	int bad = 0;
@@ -161,17 +101,17 @@ static int check_caps(const struct policy *policy, struct loop_caps *caps)
 
 static int run_check(const char *file)
 {
-	struct policy *policy;
+	struct world *world = NULL;
 	struct loop_caps caps = {0};
 	int rc;
 
-	if (policy_load(file, stderr, &policy) < 0)
-		return EXIT_USAGE;
-	rc = tls_init() < 0 || check_trust(policy) < 0 || check_tls(policy) < 0 ||
-			     check_size(policy) < 0 || check_caps(policy, &caps) < 0
+	if (tls_init() < 0 || peer_cache_create(PEERS_KEPT) < 0)
+		return EXIT_FAILURE;
+	rc = world_create(file, stderr, &world) < 0 || check_caps(world->policy, &caps) < 0
 		     ? EXIT_USAGE
 		     : EXIT_SUCCESS;
-	policy_destroy(&policy);
+	world_release(&world);
+	peer_cache_destroy();
 	return rc;
 }
 
@@ -217,8 +157,7 @@ static int drop_privileges(const char *user)
 }
 
 struct relay {
-	struct policy *policy;
-	struct trust_set *trusts;
+	struct world *world; /* in force; the keeper's thread changes it after the start */
 	struct loop_caps caps;
 	struct ktls_support ktls_support;
 	struct worker_shared shared;
@@ -226,12 +165,14 @@ struct relay {
 	unsigned worker_count;
 	unsigned started;
 	_Atomic unsigned opened; /* workers that have opened all they need */
+	_Atomic bool is_draining;
+	struct keeper *keeper;
 };
 
 static void relay_log_stats(const struct relay *relay)
 {
 	struct stats sum = {0};
-	char text[3072];
+	char text[4096];
 
 	for (unsigned i = 0; i < relay->worker_count; i++)
 		stats_add(&sum, worker_stats(relay->workers[i]));
@@ -239,12 +180,14 @@ static void relay_log_stats(const struct relay *relay)
 	log_event(LOG_LEVEL_INFO, NULL, "stats", "%s", text);
 }
 
-static void relay_log_listeners(const struct policy *policy)
+static void relay_log_listeners(const struct world *world)
 {
+	const struct policy *policy = world->policy;
+
 	for (unsigned i = 0; i < policy->receive_connector_count; i++) {
 		const struct receive_connector *connector = &policy->receive_connectors[i];
 
-		for (unsigned j = 0; j < connector->binding_count; j++) {
+		for (unsigned j = 0; connector->enabled && j < connector->binding_count; j++) {
 			char text[64];
 
 			address_print(&connector->bindings[j], text, sizeof(text));
@@ -256,13 +199,19 @@ static void relay_log_listeners(const struct policy *policy)
 
 static void relay_on_signal(void *owner, int number)
 {
-	const struct relay *relay = owner;
+	struct relay *relay = owner;
 
 	if (number == SIGUSR1) {
 		relay_log_stats(relay);
 		return;
 	}
+	if (number == SIGHUP) {
+		log_event(LOG_LEVEL_INFO, NULL, "reload", "signal=%d", number);
+		keeper_reload(relay->keeper);
+		return;
+	}
 	log_event(LOG_LEVEL_INFO, NULL, "drain", "signal=%d", number);
+	atomic_store(&relay->is_draining, true);
 	for (unsigned i = 0; i < relay->started; i++)
 		worker_drain(relay->workers[i]);
 }
@@ -279,21 +228,108 @@ static void relay_on_open(void *owner)
 		relay->ktls_support.why_not == NULL ? "yes" : relay->ktls_support.why_not);
 }
 
+/* A revocation list came: sessions on any worker may wait for it. */
+static void relay_on_crl(void *owner)
+{
+	struct relay *relay = owner;
+
+	for (unsigned i = 0; i < relay->started; i++)
+		worker_proof_changed(relay->workers[i]);
+}
+
+static struct crl_options relay_crl_options(struct relay *relay, const struct policy *policy)
+{
+	return (struct crl_options){.cache_folder = policy->crl_cache,
+		.fetch_timeout_ms = policy->crl_fetch_timeout_ms,
+		.refresh_interval_ms = policy->crl_refresh_interval_ms,
+		.on_change = relay_on_crl,
+		.owner = relay};
+}
+
+static struct protolog_options relay_protolog_options(const struct policy *policy)
+{
+	return (struct protolog_options){.folder = policy->protocol_log_folder,
+		.max_file_bytes = policy->protocol_log_max_file_bytes,
+		.max_directory_bytes = policy->protocol_log_max_directory_bytes,
+		.max_age_ms = policy->protocol_log_max_age_ms};
+}
+
+/*
+ * Which bindings are new, and can be had? An address that is not of this machine is reported
+ * and passed over, so that the other connectors are served (EXCHANGE 14 row 3).
+ */
+static int relay_probe_bindings(const struct world *old, struct world *world, FILE *errors)
+{
+	unsigned open = 0;
+
+	for (unsigned i = 0; i < world->binding_count; i++) {
+		struct world_binding *binding = &world->bindings[i];
+		char text[64];
+		int rc = 0;
+
+		for (unsigned j = 0; old != NULL && j < old->binding_count; j++)
+			binding->is_open |=
+				old->bindings[j].is_open &&
+				address_is_equal(old->bindings[j].address, binding->address);
+		binding->is_new = !binding->is_open;
+		rc = binding->is_open ? 0 : listener_probe(binding->address);
+		binding->is_open = rc == 0;
+		open += rc == 0;
+		if (rc == 0)
+			continue;
+		address_print(binding->address, text, sizeof(text));
+		(void)fprintf(errors, "receive-connector \"%s\": cannot listen on %s: %s\n",
+			binding->connector, text, strerror(-rc));
+		if (rc != -EADDRNOTAVAIL)
+			return rc;
+		log_event(LOG_LEVEL_ERROR, NULL, "listen-failed",
+			"connector=%s address=%s why=\"%s\"", binding->connector, text,
+			strerror(-rc));
+	}
+	return open > 0 ? 0 : -EADDRNOTAVAIL;
+}
+
+/* The keeper has a new world: every worker prepares, and if all could, all change. */
+static const char *relay_on_world(void *owner, struct world *world)
+{
+	struct relay *relay = owner;
+	struct worker_change **changes =
+		calloc(relay->worker_count, sizeof(struct worker_change *));
+	struct crl_options crl = relay_crl_options(relay, world->policy);
+	struct protolog_options protolog = relay_protolog_options(world->policy);
+	int rc = changes == NULL ? -ENOMEM : relay_probe_bindings(relay->world, world, stderr);
+
+	if (rc == 0 && atomic_load(&relay->is_draining))
+		rc = -ESHUTDOWN;
+	for (unsigned i = 0; rc == 0 && i < relay->worker_count; i++)
+		rc = worker_change_create(relay->workers[i], world, stderr, &changes[i]);
+	for (unsigned i = 0; rc < 0 && changes != NULL && i < relay->worker_count; i++)
+		worker_change_destroy(&changes[i]);
+	if (rc < 0) {
+		free(changes);
+		return strerror(-rc);
+	}
+	for (unsigned i = 0; i < relay->worker_count; i++)
+		worker_adopt(relay->workers[i], &changes[i]);
+	free(changes);
+	world_release(&relay->world);
+	relay->world = world_hold(world);
+	log_level_max = world->policy->log_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
+	crl_configure(&crl);
+	protolog_configure(&protolog);
+	relay_log_listeners(world);
+	return NULL;
+}
+
 static int relay_create_workers(struct relay *relay)
 {
+	const struct policy *policy = relay->world->policy;
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned count = relay->policy->workers != 0 ? relay->policy->workers
-			 : cores > 0                 ? (unsigned)cores
-						     : 1;
-	int rc = trust_set_create(relay->policy, stderr, &relay->trusts);
-
-	if (rc < 0)
-		return rc;
+	unsigned count = policy->workers != 0 ? policy->workers : cores > 0 ? (unsigned)cores : 1;
+	int rc = 0;
 
 	relay->workers = calloc(count, sizeof(*relay->workers));
-	relay->shared = (struct worker_shared){.policy = relay->policy,
-		.trusts = relay->trusts,
-		.caps = &relay->caps,
+	relay->shared = (struct worker_shared){.caps = &relay->caps,
 		.ktls_support = &relay->ktls_support,
 		.started_s = (uint64_t)time(NULL),
 		.on_open = relay_on_open,
@@ -303,28 +339,47 @@ static int relay_create_workers(struct relay *relay)
 		return -errno;
 	if (relay->workers == NULL || door_create(DOOR_SOURCES, &relay->shared.door) < 0)
 		return -ENOMEM;
-	raise_descriptor_limit(relay->policy, count);
+	raise_descriptor_limit(policy, count);
+	rc = relay_probe_bindings(NULL, relay->world, stderr);
 	while (rc == 0 && relay->worker_count < count) {
-		rc = worker_create(
-			relay->worker_count, &relay->shared, &relay->workers[relay->worker_count]);
+		rc = worker_create(relay->worker_count, &relay->shared, relay->world, stderr,
+			&relay->workers[relay->worker_count]);
 		if (rc == 0)
 			relay->worker_count++;
 	}
 	return rc;
 }
 
-static int relay_start(struct relay *relay)
+/* The threads beside the workers; after the user was changed. */
+static int relay_start_helpers(struct relay *relay, const char *file)
+{
+	static const struct keeper_events events = {.on_world = relay_on_world};
+	const struct policy *policy = relay->world->policy;
+	const struct crl_options crl = relay_crl_options(relay, policy);
+	const struct protolog_options protolog = relay_protolog_options(policy);
+	int rc = crl_start(&crl);
+
+	if (rc == 0)
+		rc = protolog_start(&protolog, relay->worker_count);
+	if (rc == 0)
+		rc = keeper_create(file, relay->world, &events, relay, &relay->keeper);
+	return rc;
+}
+
+static int relay_start(struct relay *relay, const char *file)
 {
 	int rc = relay_create_workers(relay);
 
 	if (rc == 0)
-		rc = drop_privileges(relay->policy->user);
+		rc = drop_privileges(relay->world->policy->user);
+	if (rc == 0)
+		rc = relay_start_helpers(relay, file);
 	if (rc < 0)
 		return rc;
 	if (geteuid() == 0)
 		log_event(LOG_LEVEL_WARNING, NULL, "start",
 			"why=\"running as root: set user in the transport section\"");
-	relay_log_listeners(relay->policy);
+	relay_log_listeners(relay->world);
 	/* The first runs on this thread. */
 	relay->started = 1;
 	while (rc == 0 && relay->started < relay->worker_count) {
@@ -339,6 +394,7 @@ static int relay_stop(struct relay *relay)
 {
 	int rc = 0;
 
+	keeper_destroy(&relay->keeper);
 	for (unsigned i = 1; i < relay->started; i++)
 		worker_drain(relay->workers[i]);
 	for (unsigned i = 1; i < relay->started; i++) {
@@ -350,9 +406,9 @@ static int relay_stop(struct relay *relay)
 	for (unsigned i = 0; i < relay->worker_count; i++)
 		worker_destroy(&relay->workers[i]);
 	free(relay->workers);
+	protolog_stop();
+	crl_stop();
 	door_destroy(&relay->shared.door);
-	trust_set_destroy(&relay->trusts);
-	peer_cache_destroy();
 	return rc;
 }
 
@@ -366,6 +422,7 @@ static int open_signals(void)
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);
 	(void)sigaddset(&signals, SIGUSR1);
+	(void)sigaddset(&signals, SIGHUP);
 	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
 	return signalfd(-1, &signals, SFD_CLOEXEC);
@@ -377,20 +434,20 @@ static int run_relay(const char *file)
 	int signals;
 	int rc;
 
-	if (policy_load(file, stderr, &relay.policy) < 0)
+	if (tls_init() < 0 || peer_cache_create(PEERS_KEPT) < 0)
+		return EXIT_FAILURE;
+	if (world_create(file, stderr, &relay.world) < 0)
 		return EXIT_USAGE;
-	log_level_max = relay.policy->log_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
+	log_level_max = relay.world->policy->log_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
 	signals = open_signals();
 	rc = loop_probe(&relay.caps);
 	if (rc < 0) {
 		(void)fprintf(stderr, "postern: io_uring cannot be used: %s\n", loop_why_not(-rc));
-		policy_destroy(&relay.policy);
+		world_release(&relay.world);
 		return EXIT_FAILURE;
 	}
-	if (tls_init() < 0 || peer_cache_create(PEERS_KEPT) < 0 || check_trust(relay.policy) < 0 ||
-		check_tls(relay.policy) < 0 || check_size(relay.policy) < 0 ||
-		check_caps(relay.policy, &relay.caps) < 0) {
-		policy_destroy(&relay.policy);
+	if (check_caps(relay.world->policy, &relay.caps) < 0) {
+		world_release(&relay.world);
 		return EXIT_USAGE;
 	}
 	log_event(LOG_LEVEL_INFO, NULL, "start", "version=%s config=%s pid=%d", POSTERN_VERSION,
@@ -398,7 +455,7 @@ static int run_relay(const char *file)
 	/* Before privileges go: the kernel loads its TLS module only for who may administer
 	 * networks. */
 	ktls_probe(&relay.ktls_support);
-	rc = relay_start(&relay);
+	rc = relay_start(&relay, file);
 	if (rc == 0)
 		rc = worker_run(relay.workers[0], signals);
 	else
@@ -407,7 +464,8 @@ static int run_relay(const char *file)
 		rc = -EIO;
 	(void)close(signals);
 	log_event(LOG_LEVEL_INFO, NULL, "stop", "result=%s", rc == 0 ? "ok" : "failed");
-	policy_destroy(&relay.policy);
+	world_release(&relay.world);
+	peer_cache_destroy();
 	return rc == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

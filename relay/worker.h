@@ -5,22 +5,20 @@
  * worker.h: one thread: the ring, the pools and the sessions of one core. The
  * only place where the layers are put together.
  *
- * Workers share the policy, which is read-only, and the door; nothing else.
+ * Workers share the world in force, which is read-only, and what struct worker_shared
+ * names; nothing else. A change of the world is prepared on another thread and adopted by
+ * the worker between two turns of its loop: sessions go on under the one they began with.
  */
 
-#include "policy/policy.h"
 #include "relay/base/stats.h"
 #include "relay/door.h"
 #include "relay/net/ktls.h"
 #include "relay/net/loop.h"
-#include "relay/pki/trust.h"
+#include "relay/world.h"
 #include <pthread.h>
-#include <stdatomic.h>
 
 /* What all workers see. */
 struct worker_shared {
-	const struct policy *policy;
-	const struct trust_set *trusts; /* of the policy */
 	const struct loop_caps *caps;
 	const struct ktls_support *ktls_support;
 	struct door *door;
@@ -35,13 +33,14 @@ struct worker_shared {
 };
 
 struct worker;
+struct worker_change;
 
 /*
  * Prepares worker number index and its listeners (so that privileges can be
- * dropped before it runs). Each mistake is one line on stderr. -errno.
+ * dropped before it runs). Each mistake is one line on errors. -errno.
  */
-NODISCARD int worker_create(
-	unsigned index, const struct worker_shared *shared, struct worker **out);
+NODISCARD int worker_create(unsigned index, const struct worker_shared *shared, struct world *world,
+	FILE *errors, struct worker **out);
 
 /* Starts a thread of its own for it. */
 NODISCARD int worker_start(struct worker *worker);
@@ -54,6 +53,19 @@ NODISCARD int worker_run(struct worker *worker, int signal_fd);
 
 /* Has the thread stop accepting and end its sessions; returns at once. */
 void worker_drain(struct worker *worker);
+
+/* A revocation list has come, or will not: whoever waits for it looks again. */
+void worker_proof_changed(struct worker *worker);
+
+/*
+ * A change of the world in two steps, on any one thread: prepare everything that may fail
+ * (for all workers), then adopt or discard. Listening sockets are made for bindings that
+ * are new; those that the new world does not have are closed by the worker.
+ */
+NODISCARD int worker_change_create(
+	struct worker *worker, struct world *world, FILE *errors, struct worker_change **out);
+void worker_adopt(struct worker *worker, struct worker_change **change);
+void worker_change_destroy(struct worker_change **change);
 
 /* Waits for the thread. Returns 0, or the -errno that ended it. */
 int worker_join(struct worker *worker);

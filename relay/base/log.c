@@ -6,7 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum log_level log_level_max = LOG_LEVEL_INFO;
+_Atomic(enum log_level) log_level_max = LOG_LEVEL_INFO;
 
 static _Thread_local struct log_buffer *log_mine;
 

@@ -29,8 +29,8 @@ struct log_buffer {
 	char bytes[LOG_BUFFER_BYTES];
 };
 
-/* The most verbose level that is written; set before threads start. */
-extern enum log_level log_level_max;
+/* The most verbose level that is written. */
+extern _Atomic(enum log_level) log_level_max;
 
 /* This thread's lines go to buffer from now on; NULL: straight to stderr. */
 void log_attach(struct log_buffer *buffer);

@@ -39,8 +39,11 @@ static void listener_done(struct op *op, int32_t result, uint32_t flags)
 	if (loop_flags_more(flags) || listener->is_closing)
 		return;
 	if (result == -EMFILE || result == -ENFILE || result == -ENOMEM || result == -ENOBUFS) {
-		log_event(LOG_LEVEL_ERROR, NULL, "refused", "connector=%s why=\"%s\"",
-			listener->connector->name, strerror(-result));
+		char address[64];
+
+		address_print(&listener->address, address, sizeof(address));
+		log_event(LOG_LEVEL_ERROR, NULL, "refused", "address=%s why=\"%s\"", address,
+			strerror(-result));
 		timer_set(loop_timers(listener->loop), &listener->retry,
 			loop_now_ms(listener->loop) + ACCEPT_RETRY_MS);
 		return;
@@ -56,17 +59,7 @@ static void listener_retry(struct timer *timer)
 		loop_accept(listener->loop, &listener->accept_op, listener->fd);
 }
 
-static void listener_complain(
-	const struct receive_connector *connector, const struct address *address, int rc)
-{
-	char text[64];
-
-	address_print(address, text, sizeof(text));
-	(void)fprintf(stderr, "postern: receive-connector \"%s\": cannot listen on %s: %s\n",
-		connector->name, text, strerror(-rc));
-}
-
-int listener_probe(const struct receive_connector *connector, const struct address *address)
+int listener_probe(const struct address *address)
 {
 	int on = 1;
 	int fd = socket(address->sockaddr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -80,17 +73,15 @@ int listener_probe(const struct receive_connector *connector, const struct addre
 		rc = -errno;
 	if (fd >= 0)
 		(void)close(fd);
-	if (rc < 0)
-		listener_complain(connector, address, rc);
 	return rc;
 }
 
-int listener_create(struct listener *listener, const struct receive_connector *connector,
-	const struct address *address)
+int listener_create(struct listener *listener, const struct address *address)
 {
 	int rc;
 
-	listener->connector = connector;
+	listener->address = *address;
+	listener->loop = NULL;
 	listener->is_closing = false;
 	listener->accept_op = (struct op){.done = listener_done};
 	timer_init(&listener->retry, listener_retry);
@@ -102,10 +93,8 @@ int listener_create(struct listener *listener, const struct receive_connector *c
 		rc = -errno;
 	if (rc == 0 && listen(listener->fd, LISTEN_BACKLOG) < 0)
 		rc = -errno;
-	if (rc < 0) {
-		listener_complain(connector, address, rc);
+	if (rc < 0)
 		listener_destroy(listener);
-	}
 	return rc;
 }
 
@@ -118,6 +107,8 @@ void listener_start(struct listener *listener, struct loop *loop)
 void listener_close(struct listener *listener)
 {
 	listener->is_closing = true;
+	if (listener->loop == NULL)
+		return;
 	timer_stop(loop_timers(listener->loop), &listener->retry);
 	loop_cancel(listener->loop, &listener->accept_op);
 }

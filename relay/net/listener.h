@@ -12,25 +12,23 @@
 struct listener {
 	void (*on_accept)(struct listener *listener, int fd);
 	void *owner;
-	const struct receive_connector *connector;
-	struct loop *loop;
+	struct address address;
+	struct loop *loop; /* NULL: not started */
 	int fd; /* -1: not open */
 	bool is_closing;
 	struct op accept_op;
 	struct timer retry; /* after an error that time may heal (no descriptors) */
 };
 
-/* Binds and listens; owner and on_accept are set by the caller. A failure is one line on stderr. */
-NODISCARD int listener_create(struct listener *listener, const struct receive_connector *connector,
-	const struct address *address);
+/* Binds and listens; owner and on_accept are set by the caller. -errno. */
+NODISCARD int listener_create(struct listener *listener, const struct address *address);
 
 /*
- * Fails if somebody listens on the address already. Sockets of one group may share it, so
- * without this a second relay of the same user would take half of the connections. As
- * listener_create() otherwise.
+ * Fails if the address is not ours (-EADDRNOTAVAIL), or somebody listens on it already. Sockets of
+ * one group may share it, so without this a second relay of the same user would take half of the
+ * connections.
  */
-NODISCARD int listener_probe(
-	const struct receive_connector *connector, const struct address *address);
+NODISCARD int listener_probe(const struct address *address);
 
 /* Begins to accept on the thread of loop. */
 void listener_start(struct listener *listener, struct loop *loop);

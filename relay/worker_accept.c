@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "policy/route.h"
+#include "relay/base/limits.h"
+#include "relay/worker_private.h"
+#include <netinet/in.h>
+#include <unistd.h>
+
+/*
+ * worker_accept.c: who comes in, and under which connector (EXCHANGE 2.1).
+ */
+
+static void worker_on_session_closed(struct session *session)
+{
+	struct worker_session *own = OWNER_OF(session, struct worker_session, session);
+	struct worker *worker = own->worker;
+
+	proxy_fini(&own->proxy);
+	door_leave(&own->place);
+	own->view->sessions--;
+	link_remove(&own->link);
+	pool_put(&worker->sessions, own);
+}
+
+static bool worker_on_message(struct session *session)
+{
+	struct worker_session *own = OWNER_OF(session, struct worker_session, session);
+
+	return door_message(&own->place, session->connector, loop_now_ms(own->worker->loop)) ==
+	       DOOR_OPEN;
+}
+
+static const struct session_owner worker_session_owner = {
+	.on_closed = worker_on_session_closed,
+	.on_message = worker_on_message,
+};
+
+/* The door is closed: the peer is told once, without waiting. */
+static void worker_refuse(
+	const struct receive_connector *connector, const char *peer, const char *why, int fd)
+{
+	static const char busy[] = "421 4.3.2 The maximum number of concurrent connections has "
+				   "exceeded a limit, closing transmission channel\r\n";
+
+	STAT(sessions_refused);
+	log_event(LOG_LEVEL_WARNING, NULL, "refused", "connector=%s peer=%s why=%s event-id=1021",
+		connector->name, peer, why);
+	if (connector->tls != TLS_MODE_IMPLICIT) {
+		ssize_t sent = send(fd, busy, sizeof(busy) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		(void)sent;
+	}
+	(void)close(fd);
+}
+
+/* Both ends of an accepted connection. */
+struct worker_peer {
+	struct ip ip;
+	uint32_t zone;
+	uint16_t port;
+	char address[ADDRESS_TEXT_BYTES];
+	char local_text[ADDRESS_TEXT_BYTES + 10];
+	struct address local;
+};
+
+static bool worker_read_ends(const struct listener *listener, int fd, struct worker_peer *out)
+{
+	struct address remote = {.len = sizeof(remote.sockaddr)};
+	struct sockaddr_in6 v6;
+
+	*out = (struct worker_peer){.local = {.len = sizeof(out->local.sockaddr)}};
+	STAT_ADD(other_syscalls, 2);
+	if (getpeername(fd, (struct sockaddr *)&remote.sockaddr, &remote.len) < 0 ||
+		!ip_of_sockaddr((const struct sockaddr *)&remote.sockaddr, &out->ip))
+		return false;
+	if (getsockname(fd, (struct sockaddr *)&out->local.sockaddr, &out->local.len) < 0)
+		out->local = listener->address;
+	/* The port stands at the same place in both families. */
+	memcpy(&v6, &remote.sockaddr, sizeof(v6));
+	out->port = ntohs(v6.sin6_port);
+	if (remote.sockaddr.ss_family == AF_INET6)
+		out->zone = v6.sin6_scope_id;
+	(void)ip_print(&out->ip, out->address, sizeof(out->address));
+	address_print(&out->local, out->local_text, sizeof(out->local_text));
+	return true;
+}
+
+/* A session for the peer, if the connector's limits and our pool allow one. */
+static struct worker_session *worker_admit(struct worker *worker,
+	const struct receive_connector *connector, const struct worker_peer *peer, int fd)
+{
+	struct door_place place;
+	struct worker_session *own = NULL;
+
+	switch (door_enter(worker->shared->door, connector, &peer->ip, &place)) {
+	case DOOR_OPEN:
+		own = pool_take(&worker->sessions);
+		if (own != NULL) {
+			own->place = place;
+			return own;
+		}
+		door_leave(&place);
+		worker_refuse(connector, peer->address, "too-many-sessions", fd);
+		break;
+	case DOOR_SOURCE:
+		STAT(sessions_refused_source);
+		worker_refuse(connector, peer->address, "too-many-connections-per-source", fd);
+		break;
+	case DOOR_FULL:
+	case DOOR_RATE:
+		worker_refuse(connector, peer->address, "too-many-connections", fd);
+		break;
+	}
+	return NULL;
+}
+
+static void worker_open_session(struct worker *worker, struct worker_session *own,
+	const struct receive_connector *connector, const struct worker_peer *peer, int fd)
+{
+	struct session *session = &own->session;
+
+	own->worker = worker;
+	own->view = worker->view;
+	own->view->sessions++;
+	proxy_init(&own->proxy, &(const struct proxy_options){.router = worker->view->router,
+					.connector = connector->send_connector,
+					.session = session->id});
+	session->owner = &worker_session_owner;
+	session->connector = connector;
+	session->authserv_id = worker->view->world->policy->fqdn;
+	session->world = &worker->world;
+	session->tls_context = view_tls(worker->view, connector);
+	session->sink = &own->proxy.sink;
+	(void)snprintf(session->id, sizeof(session->id), "%08x%04x%02x%06x",
+		(unsigned)worker->shared->started_s, worker->shared->random_id, worker->index,
+		(unsigned)(worker->next_session++ & 0xffffff));
+	(void)snprintf(session->peer, sizeof(session->peer), "%s", peer->address);
+	log_event(LOG_LEVEL_INFO, session->id, "accept", "connector=%s peer=%s port=%u local=%s",
+		connector->name, session->peer, peer->port, peer->local_text);
+	link_init(&own->link);
+	list_append(&worker->open_sessions, &own->link);
+	session_open(session, &worker->net, fd);
+}
+
+void worker_on_accept(struct listener *listener, int fd)
+{
+	struct worker *worker = listener->owner;
+	const struct receive_connector *connector = NULL;
+	struct worker_session *own = NULL;
+	struct worker_peer peer;
+
+	if (worker_read_ends(listener, fd, &peer))
+		connector = route_receive(
+			worker->view->world->policy, &peer.local, &peer.ip, peer.zone);
+	if (connector == NULL) {
+		/* EXCHANGE 2.1: who matches no connector is not served, and not spoken to. */
+		STAT(sessions_unmatched);
+		log_event(LOG_LEVEL_INFO, NULL, "refused", "peer=%s local=%s why=no-connector",
+			peer.address, peer.local_text);
+		(void)close(fd);
+		return;
+	}
+	own = worker_admit(worker, connector, &peer, fd);
+	if (own != NULL)
+		worker_open_session(worker, own, connector, &peer, fd);
+}

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/world.h"
+
+#include "relay/base/log.h"
+#include "relay/net/tls.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Buffers have numbers of 16 bits; a connection may hold four, and 4,096 are the kernel's. */
+#define WORKER_CONNECTIONS_MAX 15000
+
+static uint64_t world_connections(const struct policy *policy)
+{
+	uint64_t connections = policy->max_sessions;
+
+	for (unsigned i = 0; i < policy->send_connector_count; i++)
+		connections += policy->send_connectors[i].max_connections;
+	return connections;
+}
+
+static int world_check_size(const struct policy *policy, FILE *errors)
+{
+	uint64_t connections = world_connections(policy);
+
+	if (connections <= WORKER_CONNECTIONS_MAX)
+		return 0;
+	(void)fprintf(errors,
+		"%s: max-sessions and the max-connections of all send-connectors are %lu together, "
+		"expected at most %u for a worker\n",
+		policy->file, (unsigned long)connections, WORKER_CONNECTIONS_MAX);
+	return -EINVAL;
+}
+
+/* Certificates. */
+
+/* One of the store that cannot be read is passed over; a section's is a mistake. */
+static int world_create_certificates(struct world *world, FILE *errors)
+{
+	const struct policy *policy = world->policy;
+	int rc = 0;
+
+	world->certificates = calloc(policy->certificate_count + 1, sizeof(*world->certificates));
+	if (world->certificates == NULL)
+		return -ENOMEM;
+	for (unsigned i = 0; i < policy->certificate_count; i++) {
+		const struct certificate *certificate = &policy->certificates[i];
+		char error[512];
+
+		if (own_certificate_load(certificate,
+			    &world->certificates[world->certificate_count], error,
+			    sizeof(error)) == 0) {
+			world->certificate_count++;
+			continue;
+		}
+		(void)fprintf(errors, "%s:%u: %scertificate \"%s\": %s, expected PEM\n",
+			policy->file, certificate->line, certificate->line == 0 ? "warning: " : "",
+			certificate->name, error);
+		if (certificate->line != 0)
+			rc = -EINVAL;
+	}
+	return rc;
+}
+
+static const struct certificate *world_choose(const struct world *world, const char *fqdn)
+{
+	const struct own_certificate *chosen = own_certificate_select(
+		world->certificates, world->certificate_count, fqdn, time(NULL));
+
+	return chosen == NULL ? NULL : chosen->certificate;
+}
+
+/* EXCHANGE 5.1: who names none shows the one that speaks for its fqdn, or does without TLS. */
+static int world_choose_certificates(struct world *world, FILE *errors)
+{
+	struct policy *policy = world->policy;
+	int rc = 0;
+
+	for (unsigned i = 0; i < policy->receive_connector_count; i++) {
+		struct receive_connector *connector = &policy->receive_connectors[i];
+		const struct certificate **shown = &connector->tls_settings.certificate;
+
+		if (!connector->enabled || connector->tls == TLS_MODE_NONE || *shown != NULL)
+			continue;
+		*shown = world_choose(world, connector->fqdn);
+		if (*shown != NULL)
+			continue;
+		if (connector->tls == TLS_MODE_IMPLICIT) {
+			rc = -EINVAL;
+			(void)fprintf(errors,
+				"%s:%u: receive-connector \"%s\" has tls = implicit and no "
+				"certificate for \"%s\", expected certificate = NAME\n",
+				policy->file, connector->line, connector->name, connector->fqdn);
+			continue;
+		}
+		(void)fprintf(errors,
+			"%s:%u: warning: no certificate has the name \"%s\" of receive-connector "
+			"\"%s\": STARTTLS is not offered there (event 12014)\n",
+			policy->file, connector->line, connector->fqdn, connector->name);
+	}
+	for (unsigned i = 0; i < policy->send_connector_count; i++) {
+		struct send_connector *connector = &policy->send_connectors[i];
+
+		if (connector->tls_settings.certificate == NULL && connector->enabled)
+			connector->tls_settings.certificate = world_choose(world, connector->fqdn);
+	}
+	return rc;
+}
+
+/* Only OpenSSL can tell whether a certificate file and a cipher list are any good. */
+static int world_check_tls(const struct world *world, FILE *errors)
+{
+	const struct policy *policy = world->policy;
+	unsigned receive_count = policy->receive_connector_count;
+	int rc = 0;
+
+	for (unsigned i = 0; i < receive_count + policy->send_connector_count; i++) {
+		bool is_server = i < receive_count;
+		const struct receive_connector *receive =
+			&policy->receive_connectors[is_server ? i : 0];
+		const struct send_connector *send =
+			&policy->send_connectors[is_server ? 0 : i - receive_count];
+		const struct tls_context_options options = {
+			.settings = is_server ? &receive->tls_settings : &send->tls_settings,
+			.is_server = is_server,
+			.client_certificate =
+				is_server ? receive->client_certificate : CLIENT_CERTIFICATE_NONE,
+			.trust = is_server ? world->trusts->receive[i]
+					   : world->trusts->send[i - receive_count],
+			.name = is_server ? receive->name : send->name};
+		struct tls_context context;
+		char error[512];
+
+		if (is_server && (receive->tls == TLS_MODE_NONE ||
+					 receive->tls_settings.certificate == NULL))
+			continue;
+		if (tls_context_create(&options, &context, error, sizeof(error)) == 0) {
+			tls_context_destroy(&context);
+			continue;
+		}
+		(void)fprintf(errors,
+			"%s:%u: connector \"%s\": %s, expected PEM that OpenSSL accepts\n",
+			policy->file, is_server ? receive->line : send->line,
+			is_server ? receive->name : send->name, error);
+		rc = -EINVAL;
+	}
+	return rc;
+}
+
+/* Bindings. */
+
+static void world_add_binding(
+	struct world *world, const struct receive_connector *connector, unsigned i)
+{
+	const struct address *address = &connector->bindings[i];
+
+	for (unsigned b = 0; b < world->binding_count; b++)
+		if (address_is_equal(world->bindings[b].address, address))
+			return;
+	world->bindings[world->binding_count++] =
+		(struct world_binding){.address = address, .connector = connector->name};
+}
+
+static int world_create_bindings(struct world *world)
+{
+	const struct policy *policy = world->policy;
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < policy->receive_connector_count; i++)
+		count += policy->receive_connectors[i].binding_count;
+	world->bindings = calloc(count + 1, sizeof(*world->bindings));
+	if (world->bindings == NULL)
+		return -ENOMEM;
+	for (unsigned i = 0; i < policy->receive_connector_count; i++) {
+		const struct receive_connector *connector = &policy->receive_connectors[i];
+
+		for (unsigned j = 0; connector->enabled && j < connector->binding_count; j++)
+			world_add_binding(world, connector, j);
+	}
+	return 0;
+}
+
+int world_create(const char *file, FILE *errors, struct world **out)
+{
+	struct world *world = calloc(1, sizeof(*world));
+	int rc;
+
+	if (world == NULL)
+		return -ENOMEM;
+	atomic_init(&world->holders, 1);
+	rc = policy_load(file, errors, &world->policy);
+	if (rc == 0)
+		rc = world_check_size(world->policy, errors);
+	if (rc == 0)
+		world->connections_max = world_connections(world->policy);
+	if (rc == 0)
+		rc = world_create_certificates(world, errors);
+	if (rc == 0)
+		rc = world_choose_certificates(world, errors);
+	if (rc == 0)
+		rc = trust_set_create(world->policy, errors, &world->trusts);
+	if (rc == 0)
+		rc = world_check_tls(world, errors);
+	if (rc == 0)
+		rc = world_create_bindings(world);
+	if (rc < 0)
+		world_release(&world);
+	else
+		*out = world;
+	return rc;
+}
+
+struct world *world_hold(struct world *world)
+{
+	(void)atomic_fetch_add_explicit(&world->holders, 1, memory_order_relaxed);
+	return world;
+}
+
+void world_release(struct world **out)
+{
+	struct world *world = *out;
+
+	*out = NULL;
+	if (world == NULL ||
+		atomic_fetch_sub_explicit(&world->holders, 1, memory_order_acq_rel) > 1)
+		return;
+	for (unsigned i = 0; i < world->certificate_count; i++)
+		own_certificate_drop(&world->certificates[i]);
+	free(world->certificates);
+	free(world->bindings);
+	trust_set_destroy(&world->trusts);
+	policy_destroy(&world->policy);
+	free(world);
+}
+
+static bool world_is_same(const char *a, const char *b)
+{
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+const char *world_needs_restart(const struct world *old, const struct world *world)
+{
+	const struct policy *was = old->policy;
+	const struct policy *is = world->policy;
+
+	if (was->workers != is->workers)
+		return "workers";
+	if (was->max_sessions != is->max_sessions)
+		return "max-sessions";
+	if (!world_is_same(was->user, is->user))
+		return "user";
+	if (was->io_uring_disable_count != is->io_uring_disable_count)
+		return "io-uring-disable";
+	for (unsigned i = 0; i < was->io_uring_disable_count; i++)
+		if (!world_is_same(was->io_uring_disable[i], is->io_uring_disable[i]))
+			return "io-uring-disable";
+	if (world->connections_max > old->connections_max)
+		return "more max-connections";
+	return NULL;
+}
