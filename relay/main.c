@@ -289,26 +289,40 @@ static int relay_probe_bindings(const struct world *old, struct world *world, FI
 	return open > 0 ? 0 : -EADDRNOTAVAIL;
 }
 
-/* The keeper has a new world: every worker prepares, and if all could, all change. */
-static const char *relay_on_world(void *owner, struct world *world)
+/* What every worker has to change; if one of them cannot, none has to. */
+static int relay_create_changes(
+	struct relay *relay, struct world *world, struct worker_change ***out)
 {
-	struct relay *relay = owner;
 	struct worker_change **changes =
 		calloc(relay->worker_count, sizeof(struct worker_change *));
-	struct crl_options crl = relay_crl_options(relay, world->policy);
-	struct protolog_options protolog = relay_protolog_options(world->policy);
-	int rc = changes == NULL ? -ENOMEM : relay_probe_bindings(relay->world, world, stderr);
+	int rc = changes == NULL ? -ENOMEM : 0;
 
-	if (rc == 0 && atomic_load(&relay->is_draining))
-		rc = -ESHUTDOWN;
 	for (unsigned i = 0; rc == 0 && i < relay->worker_count; i++)
 		rc = worker_change_create(relay->workers[i], world, stderr, &changes[i]);
 	for (unsigned i = 0; rc < 0 && changes != NULL && i < relay->worker_count; i++)
 		worker_change_destroy(&changes[i]);
-	if (rc < 0) {
+	if (rc < 0)
 		free(changes);
+	else
+		*out = changes;
+	return rc;
+}
+
+/* The keeper has a new world: every worker prepares, and if all could, all change. */
+static const char *relay_on_world(void *owner, struct world *world)
+{
+	struct relay *relay = owner;
+	struct worker_change **changes = NULL;
+	struct crl_options crl = relay_crl_options(relay, world->policy);
+	struct protolog_options protolog = relay_protolog_options(world->policy);
+	int rc = atomic_load(&relay->is_draining) ? -ESHUTDOWN : 0;
+
+	if (rc == 0)
+		rc = relay_probe_bindings(relay->world, world, stderr);
+	if (rc == 0)
+		rc = relay_create_changes(relay, world, &changes);
+	if (rc < 0)
 		return strerror(-rc);
-	}
 	for (unsigned i = 0; i < relay->worker_count; i++)
 		worker_adopt(relay->workers[i], &changes[i]);
 	free(changes);
