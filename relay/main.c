@@ -206,7 +206,6 @@ static void relay_on_signal(void *owner, int number)
 		return;
 	}
 	if (number == SIGHUP) {
-		log_event(LOG_LEVEL_INFO, NULL, "reload", "signal=%d", number);
 		keeper_reload(relay->keeper);
 		return;
 	}

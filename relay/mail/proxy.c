@@ -124,6 +124,9 @@ static void proxy_show_offer(struct proxy *proxy)
 	uint64_t size = proxy->nexthop->offer.size_max;
 
 	proxy->sink.offer = proxy->nexthop->offer.keywords;
+	/* The session's own fields are added on the way, so the next hop's limit shrinks by that.
+	 */
+	size = size > OWN_FIELDS_BYTES_MAX ? size - OWN_FIELDS_BYTES_MAX : 0;
 	if (size == 0 || connector->max_message_bytes < size)
 		size = connector->max_message_bytes;
 	proxy->sink.offer |= EHLO_SIZE;

@@ -564,7 +564,8 @@ static void conn_open_as(struct conn *conn, struct conn_net *net, const struct c
 		.recv_op.done = conn_recv_done,
 		.send_op.done = conn_send_done,
 		.rx = &record_plain,
-		.tx = &record_plain};
+		.tx = &record_plain,
+		.facts = {.subject = "", .spki_sha256 = ""}};
 	task_init(&conn->task, conn_run_pending);
 	task_init(&conn->flush_task, conn_run_flush);
 	timer_init(&conn->timer, conn_on_timer);

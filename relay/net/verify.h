@@ -27,7 +27,7 @@ struct tls_facts {
 	bool is_resumed;
 	bool is_pending;         /* a revocation list is on its way: judge again when it is there */
 	enum verdict verdict;    /* for the connector's own trust, and the name it asks for */
-	const char *subject;     /* of the peer, RFC 2253 form, "" if there is no certificate */
+	const char *subject;     /* of the peer, RFC 2253 form, "" if there is none; never NULL */
 	const char *spki_sha256; /* of its SubjectPublicKeyInfo, in hex; both live as the peer */
 
 	/* What the verdict is made of. */

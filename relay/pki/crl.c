@@ -99,9 +99,9 @@ static struct crl_source *source_create(struct link *list, const char *key, cons
 	return source;
 }
 
+/* It must be in no list any more. */
 static void source_free(struct crl_source *source)
 {
-	link_remove(&source->link);
 	sk_X509_CRL_pop_free(source->lists, X509_CRL_free);
 	free(source->where);
 	free(source);
@@ -109,8 +109,25 @@ static void source_free(struct crl_source *source)
 
 static void source_free_all(struct link *list)
 {
-	while (!list_is_empty(list))
-		source_free(OWNER_OF(list->next, struct crl_source, link));
+	struct link *link;
+	struct link *after;
+
+	LIST_FOR_EACH (link, after, list)
+		source_free(OWNER_OF(link, struct crl_source, link));
+	link_init(list);
+}
+
+/* A list is sorted by the first look-up: here, and not in a worker that shares it with others. */
+static void lists_settle(STACK_OF(X509_CRL) * lists)
+{
+	ASN1_INTEGER *serial = ASN1_INTEGER_new();
+
+	for (int i = 0; serial != NULL && i < sk_X509_CRL_num(lists); i++) {
+		X509_REVOKED *entry;
+
+		(void)X509_CRL_get0_by_serial(sk_X509_CRL_value(lists, i), &entry, serial);
+	}
+	ASN1_INTEGER_free(serial);
 }
 
 /* Takes the lists over. What is new makes verdicts and tickets of before worth nothing. */
@@ -175,6 +192,7 @@ static void points_make_room(void)
 			return;
 		if (source->is_fetching || source->waited_ms != 0)
 			continue;
+		link_remove(link);
 		source_free(source);
 		table.point_count--;
 	}
@@ -256,6 +274,7 @@ enum crl_state crl_for_file(const char *file, struct stack_st_X509_CRL *out)
 		lists = crl_read_file(file);
 		if (lists == NULL)
 			return CRL_FAILED;
+		lists_settle(lists);
 		(void)pthread_mutex_lock(&table.mutex);
 		source = file_find(file);
 		if (source == NULL) {
@@ -300,6 +319,7 @@ static void file_poll(struct crl_source *source)
 		lists == NULL ? "unreadable" : "read");
 	if (lists == NULL)
 		return; /* what was there before stays in force */
+	lists_settle(lists);
 	(void)pthread_mutex_lock(&table.mutex);
 	source_take(source, lists);
 	(void)pthread_mutex_unlock(&table.mutex);
@@ -429,6 +449,7 @@ static void point_fetch(struct crl_source *source, struct crl_fetch *fetch)
 	lists = crl_fetch_run(fetch, source->where);
 	if (lists != NULL && folder[0] != '\0')
 		crl_cache_write(folder, source->key, lists);
+	lists_settle(lists);
 	(void)pthread_mutex_lock(&table.mutex);
 	is_waited_for = source->waited_ms != 0;
 	point_settle(source, lists);
@@ -497,6 +518,7 @@ static void table_keep(const char *key, struct stack_st_X509_CRL *lists)
 		return;
 	}
 	source->touched_ms = crl_now_ms();
+	lists_settle(lists);
 	source_take(source, lists);
 	/* As old as the last run: refreshed as soon as it is asked for. */
 	source->due_ms = 0;

@@ -167,7 +167,7 @@ static X509_CRL *fetch_one(struct crl_fetch *fetch, const char *url)
 
 static void fetch_log(const char *url, const X509_CRL *list)
 {
-	unsigned long error = ERR_peek_last_error();
+	unsigned long error = ERR_peek_error();
 	const char *why = error == 0 ? NULL : ERR_reason_error_string(error);
 	char quoted[CRL_URLS_BYTES];
 	char reason[256];

@@ -222,9 +222,11 @@ static void entry_print_names(struct peer *peer)
 			break;
 		if (i > 0)
 			peer->names_text[at++] = ';';
-		for (size_t j = 0; j < name.len; j++)
-			peer->names_text[at++] =
-				name.data[j] > ' ' && name.data[j] < 127 ? (char)name.data[j] : '?';
+		for (size_t j = 0; j < name.len; j++) {
+			bool is_plain = name.data[j] > ' ' && name.data[j] < 127;
+
+			peer->names_text[at++] = (char)(is_plain ? name.data[j] : '?');
+		}
 	}
 	peer->names_text[at] = '\0';
 }
@@ -281,10 +283,12 @@ static bool digests_make(X509 *leaf, STACK_OF(X509) * chain, uint8_t out_leaf[DI
 	return ok;
 }
 
-static size_t certificate_bytes(X509 *certificate)
+/* Has it decoded now, before other threads see it; returns its size. */
+static size_t certificate_settle(X509 *certificate)
 {
 	int len = i2d_X509(certificate, NULL);
 
+	(void)X509_check_purpose(certificate, -1, 0);
 	return len > 0 ? (size_t)len : 0;
 }
 
@@ -298,14 +302,14 @@ static struct peer_entry *entry_create(X509 *leaf, STACK_OF(X509) * chain)
 	link_init(&entry->idle);
 	(void)X509_up_ref(leaf);
 	entry->leaf = leaf;
-	entry->bytes = certificate_bytes(leaf);
+	entry->bytes = certificate_settle(leaf);
 	if (sk_X509_num(chain) > begin) {
 		entry->chain = X509_chain_up_ref(chain);
 		if (entry->chain != NULL && begin == 1)
 			X509_free(sk_X509_shift(entry->chain));
 	}
 	for (int i = 0; i < sk_X509_num(entry->chain); i++)
-		entry->bytes += certificate_bytes(sk_X509_value(entry->chain, i));
+		entry->bytes += certificate_settle(sk_X509_value(entry->chain, i));
 	if ((sk_X509_num(chain) > begin && entry->chain == NULL) || !entry_read(entry)) {
 		entry_free(entry);
 		return NULL;
@@ -375,6 +379,7 @@ static void entry_retire(struct peer_entry *entry)
 	if (cache.idle_count > cache.idle_max) {
 		struct link *oldest = list_take(&cache.idle);
 
+		ASSERT(oldest != NULL);
 		cache.idle_count--;
 		entry_forget(OWNER_OF(oldest, struct peer_entry, idle));
 	}

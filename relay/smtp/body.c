@@ -70,7 +70,7 @@ static struct trace body_trace(const struct session *session)
 		.tls_version = facts->version,
 		.tls_cipher = facts->cipher,
 		.tls_bits = facts->cipher_bits,
-		.client_subject = facts->subject[0] != '\0' ? facts->subject : NULL,
+		.client_subject = session->conn.peer != NULL ? session->conn.peer->subject : NULL,
 		.client_is_verified = facts->verdict == VERDICT_VALID ||
 				      session->transaction.grant.role == ROLE_PARTNER,
 		.client_domain = session->transaction.grant.role == ROLE_PARTNER

@@ -76,9 +76,6 @@ struct grant {
 #define SESSION_SENDER_BYTES 320
 #define SESSION_REPLY_BYTES 1024
 
-/* What we add to a message: Received, Authentication-Results, Exchange's stamps. */
-#define OWN_FIELDS_BYTES_MAX 4352
-
 /* What MAIL began. */
 struct transaction {
 	unsigned pending;     /* answers to MAIL and RCPT that have not come */

@@ -141,6 +141,7 @@ void session_log_tls(struct session *session, const struct grant *grant)
 void session_log_record(const struct session *session)
 {
 	const struct tls_facts *facts = &session->conn.facts;
+	const struct peer *peer = session->conn.peer;
 	char record[128];
 	char subject[PEER_SUBJECT_BYTES];
 
@@ -149,9 +150,8 @@ void session_log_record(const struct session *session)
 		"record=%s",
 		session->peer, facts->version, facts->cipher, facts->cipher_bits,
 		facts->is_resumed ? "yes" : "no", verdict_word(facts->verdict),
-		log_quote_text(facts->subject[0] == '\0' ? NULL : facts->subject, subject,
-			sizeof(subject)),
-		facts->spki_sha256[0] == '\0' ? "-" : facts->spki_sha256,
+		log_quote_text(peer == NULL ? NULL : peer->subject, subject, sizeof(subject)),
+		peer == NULL ? "-" : peer->spki_sha256,
 		conn_record_print(&session->conn, record, sizeof(record)));
 }
 

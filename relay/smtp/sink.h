@@ -25,6 +25,9 @@ enum sink_status {
 /* Less room than this is none: so much may be held back by whoever writes. */
 #define SINK_ROOM_MIN 2048
 
+/* What a session adds to a message: Received, Authentication-Results, Exchange's stamps. */
+#define OWN_FIELDS_BYTES_MAX 4352
+
 struct sink;
 
 struct sink_ops {
@@ -71,7 +74,7 @@ struct sink {
 			    yet */
 	const char *refusal; /* SINK_FAIL: a whole reply line without CR LF */
 	unsigned offer;      /* enum ehlo_keyword bits that the path can carry */
-	uint64_t offer_size; /* its SIZE limit in octets; 0: none known */
+	uint64_t offer_size; /* how many octets a client's message may have; 0: not known */
 	bool is_trusted;     /* the destination is trusted with Exchange's header fields; known when
 				data() has returned SINK_DONE or its answer has come */
 };

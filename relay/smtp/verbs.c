@@ -47,9 +47,8 @@ static void session_announce_size(struct session *session)
 	uint64_t size = session->connector->max_message_bytes;
 	uint64_t path = session->sink->offer & EHLO_SIZE ? session->sink->offer_size : 0;
 
-	/* Our own fields are added on the way, so the path's limit shrinks by that. */
-	if (path > OWN_FIELDS_BYTES_MAX && path - OWN_FIELDS_BYTES_MAX < size)
-		size = path - OWN_FIELDS_BYTES_MAX;
+	if (path > 0 && path < size)
+		size = path;
 	session->announced_size = size;
 }
 

@@ -3,7 +3,11 @@
 
 /*
  * pki_server.h: a distribution point for tests: a thread that answers HTTP with one list, or
- * 404, and can be made to hold its answers back. /missing is always 404.
+ * 404, and can be made to hold its answers back.
+ *
+ *   /missing  404                    /moved  sends on to /list.crl
+ *   /loop     sends on to itself     /tls    sends on to https:
+ *   /huge     claims to be 20 MiB    /drip   a byte now and then, for a minute
  */
 
 #include <arpa/inet.h>
@@ -63,6 +67,48 @@ static inline void pki_server_hold(struct pki_server *server, bool is_held)
 	server->is_held = is_held;
 }
 
+static inline void pki_server_send(int fd, const char *text)
+{
+	(void)send(fd, text, strlen(text), MSG_NOSIGNAL);
+}
+
+/* The paths that answer with something else than a list. False: none of them. */
+static inline bool pki_server_tease(struct pki_server *server, int fd, const char *request)
+{
+	char text[256];
+
+	if (strncmp(request, "GET /moved", 10) == 0) {
+		(void)snprintf(text, sizeof(text),
+			"HTTP/1.0 302 Found\r\nLocation: http://127.0.0.1:%u/list.crl\r\n\r\n",
+			server->port);
+		pki_server_send(fd, text);
+	} else if (strncmp(request, "GET /loop", 9) == 0) {
+		(void)snprintf(text, sizeof(text),
+			"HTTP/1.0 302 Found\r\nLocation: http://127.0.0.1:%u/loop\r\n\r\n",
+			server->port);
+		pki_server_send(fd, text);
+	} else if (strncmp(request, "GET /tls", 8) == 0) {
+		(void)snprintf(text, sizeof(text),
+			"HTTP/1.0 302 Found\r\nLocation: https://127.0.0.1:%u/list.crl\r\n\r\n",
+			server->port);
+		pki_server_send(fd, text);
+	} else if (strncmp(request, "GET /huge", 9) == 0) {
+		pki_server_send(fd, "HTTP/1.0 200 OK\r\n\r\n");
+		(void)send(fd, "\x30\x84\x01\x40\x00\x00\x30\x03", 8, MSG_NOSIGNAL);
+	} else if (strncmp(request, "GET /drip", 9) == 0) {
+		pki_server_send(fd, "HTTP/1.0 200 OK\r\n\r\n");
+		(void)send(fd, "\x30\x84\x00\x40\x00\x00", 6, MSG_NOSIGNAL);
+		for (unsigned i = 0; i < 1200 && !server->is_over; i++) {
+			if (send(fd, "\x30", 1, MSG_NOSIGNAL) < 0)
+				break;
+			(void)usleep(50000);
+		}
+	} else {
+		return false;
+	}
+	return true;
+}
+
 /* One connection; each ends on its own thread only in that the next one waits. */
 static inline void pki_server_answer(struct pki_server *server, int fd)
 {
@@ -77,6 +123,8 @@ static inline void pki_server_answer(struct pki_server *server, int fd)
 	server->requests++;
 	while (server->is_held && !server->is_over)
 		(void)usleep(1000);
+	if (pki_server_tease(server, fd, request))
+		return;
 	(void)pthread_mutex_lock(&server->mutex);
 	is_missing = server->body == NULL || strstr(request, "/missing") != NULL;
 	(void)snprintf(head, sizeof(head),

@@ -64,10 +64,10 @@ static void test_facts(void **state)
 	assert_true(span_equal(peer->names.common[0], span_of("mx.adatum.test")));
 	assert_true(peer->not_before < time(NULL) && time(NULL) < peer->not_after);
 	assert_int_equal(X509_digest(leaf.certificate, EVP_sha1(), digest, NULL), 1);
-	for (unsigned i = 0; i < 20; i++)
+	for (size_t i = 0; i < 20; i++)
 		(void)snprintf(hex + 2 * i, 3, "%02X", digest[i]);
 	assert_string_equal(peer->thumbprint, hex);
-	for (unsigned i = 0; i < 32; i++)
+	for (size_t i = 0; i < 32; i++)
 		(void)snprintf(hex + 2 * i, 3, "%02x", peer->spki[i]);
 	assert_string_equal(peer->spki_sha256, hex);
 	peer_release(&peer);
@@ -245,9 +245,13 @@ static void *crowd_main(void *arg)
 
 	for (unsigned i = 0; i < 400; i++) {
 		struct peer *peer;
+		X509 *leaf;
 
 		seed = seed * 1103515245 + 12345;
-		peer = peer_of_chain(crowd[(seed >> 16) % COUNT_OF(crowd)].certificate, NULL);
+		/* Each handshake has a copy of its own. */
+		leaf = X509_dup(crowd[(seed >> 16) % COUNT_OF(crowd)].certificate);
+		peer = peer_of_chain(leaf, NULL);
+		X509_free(leaf);
 		if (peer == NULL || trust_judge(crowd_trust, peer, PEER_IS_CLIENT, time(NULL),
 					    NULL) != VERDICT_VALID)
 			wrong++;

@@ -277,7 +277,7 @@ static void test_resumed_is_judged(void **state)
 		struct ssl_session_st *slot = NULL;
 		struct tls_context client;
 		struct tls_context server;
-		const time_t late = time(NULL) + 20 * 366 * 86400;
+		const time_t late = time(NULL) + (time_t)20 * 366 * 86400;
 
 		open_contexts(versions[i], &client, &server);
 		assert_false(resume(&client, &server, &slot).is_resumed);
