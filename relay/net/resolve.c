@@ -67,9 +67,8 @@ static void resolver_polled(struct op *op, int32_t result, uint32_t flags)
 	struct resolver *resolver = OWNER_OF(op, struct resolver, poll_op);
 
 	(void)flags;
-	if (result == -ECANCELED)
-		return;
-	(void)ub_process(resolver->ctx);
+	if (result != -ECANCELED)
+		(void)ub_process(resolver->ctx);
 	resolver_watch(resolver);
 }
 

@@ -70,7 +70,7 @@ static bool address_is_any(const struct address *address)
 	       memcmp(ip.bytes, zeros, sizeof(zeros)) == 0;
 }
 
-/* A binding to every address: of its family, and of IPv4 too where it is "[::]". */
+/* A binding to every address of its family: "[::]" does not take IPv4 (IPV6_V6ONLY). */
 static void own_add_all(
 	struct own_addresses *own, const struct ifaddrs *all, const struct address *binding)
 {
@@ -79,7 +79,7 @@ static void own_add_all(
 		struct ip ip;
 
 		if (one->ifa_addr == NULL || !ip_of_sockaddr(one->ifa_addr, &ip) ||
-			(ip.is_v6 && binding->sockaddr.ss_family == AF_INET))
+			ip.is_v6 != (binding->sockaddr.ss_family == AF_INET6))
 			continue;
 		one_own = resolve_address(
 			ip.is_v6 ? AF_INET6 : AF_INET, ip.bytes, address_port(binding));

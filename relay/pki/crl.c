@@ -21,6 +21,9 @@
 /* Files are looked at so often. */
 #define POLL_MS 1000
 
+/* How long a reload waits for the files to be looked at; a dead disk must not stop it. */
+#define LOOK_MS 5000
+
 #define BACKOFF_MIN_MS 10000
 #define BACKOFF_MAX_MS 600000
 
@@ -54,6 +57,8 @@ static struct crl_table {
 	struct link files;  /* of struct crl_source; none is ever removed while threads run */
 	struct link points; /* last asked for last */
 	unsigned point_count;
+	unsigned rounds_wanted; /* looks at all files that were asked for */
+	unsigned rounds_done;
 	_Atomic uint64_t generation;
 	bool is_running;
 	char *cache_folder;
@@ -343,6 +348,7 @@ static void table_wait(uint64_t wait_ms)
 static void *reader_main(void *arg)
 {
 	uint64_t due_ms = 0;
+	unsigned round = 0;
 
 	(void)arg;
 	(void)pthread_mutex_lock(&table.mutex);
@@ -350,20 +356,38 @@ static void *reader_main(void *arg)
 		uint64_t now_ms = crl_now_ms();
 		struct link *link = table.files.next;
 
-		if (now_ms < due_ms) {
+		if (now_ms < due_ms && table.rounds_wanted == table.rounds_done) {
 			table_wait(due_ms - now_ms);
 			continue;
 		}
 		due_ms = now_ms + POLL_MS;
+		round = table.rounds_wanted;
 		while (link != &table.files && table.is_running) {
 			(void)pthread_mutex_unlock(&table.mutex);
 			file_poll(OWNER_OF(link, struct crl_source, link));
 			(void)pthread_mutex_lock(&table.mutex);
 			link = link->next;
 		}
+		if (table.rounds_done != round) {
+			table.rounds_done = round;
+			(void)pthread_cond_broadcast(&table.changed);
+		}
 	}
 	(void)pthread_mutex_unlock(&table.mutex);
 	return NULL;
+}
+
+void crl_look(void)
+{
+	const uint64_t end_ms = crl_now_ms() + LOOK_MS;
+	unsigned round;
+
+	(void)pthread_mutex_lock(&table.mutex);
+	round = ++table.rounds_wanted;
+	(void)pthread_cond_broadcast(&table.changed);
+	while (table.is_running && (int)(table.rounds_done - round) < 0 && crl_now_ms() < end_ms)
+		table_wait(end_ms - crl_now_ms());
+	(void)pthread_mutex_unlock(&table.mutex);
 }
 
 /* The threads that fetch. */

@@ -41,6 +41,12 @@ void crl_configure(const struct crl_options *options);
 
 uint64_t crl_generation(void);
 
+/*
+ * Looks at all files now, and returns when that is done: what a reload finds must be what is in the
+ * files. Waits, so never on a worker; nothing while the thread does not run.
+ */
+void crl_look(void);
+
 enum crl_state {
 	CRL_NONE,    /* the certificate names no distribution point that we can fetch */
 	CRL_HERE,    /* lists were added to out */

@@ -279,6 +279,7 @@ int trust_set_create(const struct policy *policy, FILE *errors, struct trust_set
 
 	if (set == NULL)
 		return -ENOMEM;
+	crl_look();
 	set->partner_count = policy->partner_count;
 	set->receive_count = policy->receive_connector_count;
 	set->send_count = policy->send_connector_count;

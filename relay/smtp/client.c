@@ -35,7 +35,7 @@ static void client_restart_deadline(struct client *client)
 
 static void client_enter(struct client *client, enum client_state state)
 {
-	ASSERT(client_next[client->state] & BIT(state));
+	ASSERT(client->state < CLIENT_STATE_COUNT && client_next[client->state] & BIT(state));
 	client->state = state;
 	client_restart_deadline(client);
 }

@@ -104,9 +104,11 @@ class LabRelay(Relay):
             fresh = self.config.with_suffix(".new")
             fresh.write_text(config)
             os.replace(fresh, self.config)
-        before = len(self.events("reload"))
+        def results():
+            return [event for event in self.events("reload") if "result" in event]
+        before = len(results())
         self.process.send_signal(signal.SIGHUP)
-        return wait_for(lambda: self.events("reload")[before:], "reload event")[0]
+        return wait_for(lambda: results()[before:], "reload event")[0]
 
 
 def check(config, folder):

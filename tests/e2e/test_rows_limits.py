@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from conftest import free_port
+from conftest import free_port, wait_for
 from lab import (certificate, inside, lab, partner, receive, secure,  # noqa: F401
                  transport)
 
@@ -39,7 +39,7 @@ def test_row_41_too_many_connections_of_a_source(lab):
     assert refused.greeting.startswith("421 4.3.2 The maximum number of concurrent connections")
     assert refused.reply() == "", "and it is closed"
     assert lab.client(port, source="127.8.1.2").greeting.startswith("220")
-    assert relay.has_event_id(1021), relay.log()
+    wait_for(lambda: relay.has_event_id(1021), "event 1021")
     held[0].quit()
     held[1].quit()
 

@@ -61,8 +61,9 @@ def test_row_23_organization_headers_go_to_a_trusted_next_hop_only(lab):
     for body in [near_removed] + [message.body.decode() for message in far.messages]:
         assert "Organization-Lab" not in body and "Forest-Lab" not in body
     for message in near.messages + far.messages:
-        assert message.body.decode().endswith("Received: from a by b; now\r\nX-Other: stays\r\n" +
-                                              BODY)
+        header, _, text = message.body.decode().partition("\r\n\r\n")
+        assert "\r\nReceived: from a by b; now\r\nX-Other: stays\r\nSubject: lab" in header
+        assert text == "text\r\n"
 
 
 # Connector: its address spaces. They are written in an order that helps nobody.
@@ -176,8 +177,8 @@ def test_row_25_an_unsecured_connector_does_not_carry_listed_mail(lab):
     assert reply == "451 4.7.3 Mail to treyresearch.test needs a domain-secured connector"
     client.say("RSET", 250)
     assert client.send("a@adatum.test", "b@unlisted.test").startswith("250")
-    assert server.mails <= 2 and len(server.messages) == 1 and relay.events("message")
-    assert all("treyresearch.test" not in to for to in server.messages[0].recipients)
+    assert len(server.messages) == 1 and relay.counter("messages") == 1
+    assert not [command for command in server.commands if "treyresearch.test" in command]
 
 
 def test_row_25_unless_it_may(lab):

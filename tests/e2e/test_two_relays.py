@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from conftest import PKI, free_port
+from conftest import PKI, free_port, wait_for
 from lab import (certificate, inside, lab, partner, receive, secure, section,  # noqa: F401
                  transport)
 
@@ -101,8 +101,9 @@ def test_row_50_one_side_broken(lab, what):
         refused = not reply.startswith("250")
         assert len(taker.mailbox.messages) == (not refused)
         if refused:
-            assert (sender.relay.events("nexthop-failed") or sender.relay.events("refused") or
-                    sender.relay.events("rcpt-refused") or taker.relay.events("refused"))
+            wait_for(lambda site=sender, other=taker: any(
+                site.relay.events(name) for name in ("nexthop-failed", "refused", "rcpt-refused"))
+                or other.relay.events("refused"), "event of it")
 
 
 def test_row_50_the_other_side_broken(lab):
