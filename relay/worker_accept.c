@@ -3,6 +3,7 @@
 #include "relay/base/limits.h"
 #include "relay/worker_private.h"
 #include <netinet/in.h>
+#include <string.h>
 #include <unistd.h>
 
 /*
@@ -17,14 +18,57 @@ static void worker_on_session_closed(struct session *session)
 	proxy_fini(&own->proxy);
 	door_leave(&own->place);
 	own->view->sessions--;
+	own->out_view->sessions--;
 	link_remove(&own->link);
 	pool_put(&worker->sessions, own);
+}
+
+/*
+ * Where mail of a session goes under another policy: by what its connector says there, or by the
+ * send connector of the same name if that is gone. False: there is nothing like it.
+ */
+static bool worker_find_way(const struct policy *policy, const struct session *session,
+	const struct send_connector **out)
+{
+	const struct send_connector *old = session->connector->send_connector;
+
+	for (unsigned i = 0; i < policy->receive_connector_count; i++) {
+		const struct receive_connector *connector = &policy->receive_connectors[i];
+
+		if (strcmp(connector->name, session->connector->name) != 0)
+			continue;
+		*out = connector->send_connector;
+		return true;
+	}
+	*out = NULL;
+	for (unsigned i = 0; old != NULL && i < policy->send_connector_count; i++)
+		if (strcmp(policy->send_connectors[i].name, old->name) == 0)
+			*out = &policy->send_connectors[i];
+	return old == NULL || *out != NULL;
+}
+
+/* The world has changed since its last message: the next goes as the new one says. */
+static void worker_follow_world(struct worker_session *own)
+{
+	struct view *view = own->worker->view;
+	const struct send_connector *connector = NULL;
+
+	if (own->out_view == view ||
+		!worker_find_way(view->world->policy, &own->session, &connector))
+		return;
+	proxy_move(&own->proxy, &(const struct proxy_options){.router = view->router,
+					.connector = connector,
+					.session = own->session.id});
+	own->out_view->sessions--;
+	own->out_view = view;
+	own->out_view->sessions++;
 }
 
 static bool worker_on_message(struct session *session)
 {
 	struct worker_session *own = OWNER_OF(session, struct worker_session, session);
 
+	worker_follow_world(own);
 	return door_message(&own->place, session->connector, loop_now_ms(own->worker->loop)) ==
 	       DOOR_OPEN;
 }
@@ -121,6 +165,8 @@ static void worker_open_session(struct worker *worker, struct worker_session *ow
 	own->worker = worker;
 	own->view = worker->view;
 	own->view->sessions++;
+	own->out_view = worker->view;
+	own->out_view->sessions++;
 	proxy_init(&own->proxy, &(const struct proxy_options){.router = worker->view->router,
 					.connector = connector->send_connector,
 					.session = session->id});

@@ -21,7 +21,8 @@ struct worker_session {
 	struct session session;
 	struct proxy proxy;
 	struct worker *worker;
-	struct view *view;
+	struct view *view;     /* it began under */
+	struct view *out_view; /* its mail goes by */
 	struct door_place place;
 	struct link link;
 };

@@ -492,18 +492,36 @@ static const struct sink_ops proxy_ops = {
 	.abandon = proxy_abandon,
 };
 
+/* The destination of all mail, if there is one. */
+static void proxy_fix(struct proxy *proxy)
+{
+	const struct send_connector *connector = proxy->options.connector;
+
+	proxy->fixed = NULL;
+	proxy->checks_recipients = false;
+	if (connector != NULL)
+		proxy->fixed =
+			router_fixed(proxy->options.router, connector, &proxy->checks_recipients);
+	proxy->nexthop = proxy->fixed;
+	proxy->sink.is_trusted = proxy->fixed != NULL && connector->trusted_next_hop;
+	if (proxy->fixed != NULL)
+		nexthop_hold(proxy->fixed);
+}
+
 void proxy_init(struct proxy *proxy, const struct proxy_options *options)
 {
 	*proxy = (struct proxy){.sink.ops = &proxy_ops, .options = *options, .state = PROXY_IDLE};
 	lease_init(&proxy->lease, &proxy_lease_events);
-	if (options->connector == NULL)
-		return;
-	proxy->fixed = router_fixed(options->router, options->connector, &proxy->checks_recipients);
-	proxy->nexthop = proxy->fixed;
-	if (proxy->fixed == NULL)
-		return;
-	nexthop_hold(proxy->fixed);
-	proxy->sink.is_trusted = options->connector->trusted_next_hop;
+	proxy_fix(proxy);
+}
+
+void proxy_move(struct proxy *proxy, const struct proxy_options *options)
+{
+	ASSERT(proxy->state == PROXY_IDLE && proxy->client == NULL);
+	if (proxy->fixed != NULL)
+		nexthop_release(proxy->fixed);
+	proxy->options = *options;
+	proxy_fix(proxy);
 }
 
 void proxy_fini(struct proxy *proxy)

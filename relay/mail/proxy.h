@@ -79,6 +79,9 @@ struct proxy {
 /* Prepares; one proxy serves one session, a transaction after the other. */
 void proxy_init(struct proxy *proxy, const struct proxy_options *options);
 
+/* Between transactions: mail goes another way from now on (after a reload). */
+void proxy_move(struct proxy *proxy, const struct proxy_options *options);
+
 /* The session is over: nothing may be held any more. */
 void proxy_fini(struct proxy *proxy);
 

@@ -4,6 +4,7 @@
 #include "policy/admit.h"
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
+#include <stdarg.h>
 #include <time.h>
 
 /*
@@ -40,6 +41,21 @@ static const char *session_permissions(const struct session *session, enum role 
 		break;
 	}
 	UNREACHABLE();
+}
+
+/* A row whose words stand in the last column, as Exchange has it for what it found out. */
+static void session_note(struct session *session, const char *format, ...) PRINTF_LIKE(2, 3);
+static void session_note(struct session *session, const char *format, ...)
+{
+	char context[DOMAIN_BYTES_MAX + 256];
+	va_list args;
+
+	if (!session->protolog.is_on)
+		return;
+	va_start(args, format);
+	(void)vsnprintf(context, sizeof(context), format, args);
+	va_end(args);
+	protolog_note(&session->protolog, context, "%s", "");
 }
 
 static void session_note_role(struct session *session, enum role role)
@@ -121,20 +137,18 @@ void session_log_tls(struct session *session, const struct grant *grant)
 
 	if (!session->protolog.is_on)
 		return;
-	protolog_note(&session->protolog, NULL,
+	session_note(session,
 		"TLS protocol %s negotiation succeeded using %s with strength %u bits",
 		facts->version, facts->cipher, facts->cipher_bits);
 	if (session->connector->client_certificate == CLIENT_CERTIFICATE_NONE)
 		return;
 	if (session->conn.peer != NULL)
 		session_note_certificate(session, session->conn.peer);
-	protolog_note(
-		&session->protolog, NULL, "Client certificate chain validation status: '%s'", word);
+	session_note(session, "Client certificate chain validation status: '%s'", word);
 	if (grant->role == ROLE_PARTNER)
-		protolog_note(&session->protolog, NULL, "TlsDomain='%s'; Status='%s'",
-			grant->domain, word);
+		session_note(session, "TlsDomain='%s'; Status='%s'", grant->domain, word);
 	else
-		protolog_note(&session->protolog, NULL, "TlsDomainCapabilities='None'; Status='%s'",
+		session_note(session, "TlsDomainCapabilities='None'; Status='%s'",
 			session->conn.peer == NULL ? "NoRemoteCertificate" : word);
 }
 
@@ -197,7 +211,7 @@ void session_log_end(struct session *session, enum conn_end why)
 			session->peer,
 			log_quote_text(tls != NULL ? tls_error(tls) : session_end_word(why), text,
 				sizeof(text)));
-		protolog_note(&session->protolog, NULL, "TLS negotiation failed with error %s",
+		session_note(session, "TLS negotiation failed with error %s",
 			tls != NULL ? tls_error(tls) : session_end_word(why));
 	} else if ((session->state >= SESSION_MAIL && session->waits == 0) || why != CONN_END_EOF) {
 		log_event(LOG_LEVEL_INFO, session->id, "lost", "peer=%s why=%s", session->peer,
