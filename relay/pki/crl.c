@@ -81,7 +81,6 @@ uint64_t crl_generation(void)
 
 /* Sources; the mutex is held. */
 
-/* Names what a source without a place is for. */
 static bool source_create_where(struct crl_source *source, const char *where)
 {
 	if (source->where == NULL)

@@ -5,6 +5,7 @@
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
 #include "relay/smtp/reply.h"
+#include <stdarg.h>
 
 /*
  * verbs.c: what each command does. Each first checks (order, policy, limits)
@@ -52,6 +53,27 @@ static void session_announce_size(struct session *session)
 	session->announced_size = size;
 }
 
+/* The lines of an EHLO reply, which leave, and are logged, as the one reply that they are. */
+struct ehlo_text {
+	char text[1024];
+	size_t len;
+};
+
+PRINTF_LIKE(2, 3)
+static void ehlo_add(struct ehlo_text *out, const char *format, ...)
+{
+	const size_t room = sizeof(out->text) - out->len;
+	va_list args;
+	int len;
+
+	va_start(args, format);
+	len = vsnprintf(out->text + out->len, room, format, args);
+	va_end(args);
+	/* A fqdn of 255 bytes, an address and the keywords above: it fits. */
+	ASSERT(len > 0 && (size_t)len < room);
+	out->len += (size_t)len;
+}
+
 void session_answer_ehlo(struct session *session)
 {
 	static const struct {
@@ -70,23 +92,25 @@ void session_answer_ehlo(struct session *session)
 	/* What ends at us does not depend on the path; whose codes the replies carry does (RFC
 	 * 2034). */
 	const unsigned ours = EHLO_SIZE | EHLO_PIPELINING | EHLO_CHUNKING;
+	struct ehlo_text reply = {.len = 0};
 
 	session->is_ehlo_waiting = false;
 	session->announced = connector_keywords(connector) & (ours | session->sink->offer);
 	session_announce_size(session);
 	session_enter(session, SESSION_READY);
-	session_reply(session, "250-%s Hello [%s]", connector->fqdn, session->peer);
+	ehlo_add(&reply, "250-%s Hello [%s]\r\n", connector->fqdn, session->peer);
 	if (session->announced & EHLO_SIZE && connector->size == SIZE_WITHOUT_VALUE)
-		session_reply(session, "250-SIZE");
+		ehlo_add(&reply, "250-SIZE\r\n");
 	else if (session->announced & EHLO_SIZE)
-		session_reply(session, "250-SIZE %lu", (unsigned long)session->announced_size);
+		ehlo_add(&reply, "250-SIZE %lu\r\n", (unsigned long)session->announced_size);
 	for (unsigned i = 0; i < COUNT_OF(plain); i++) {
 		if (session->announced & plain[i].keyword)
-			session_reply(session, "250-%s", plain[i].text);
+			ehlo_add(&reply, "250-%s\r\n", plain[i].text);
 	}
 	if (session_may_start_tls(session))
-		session_reply(session, "250-STARTTLS");
-	session_reply(session, "250 HELP");
+		ehlo_add(&reply, "250-STARTTLS\r\n");
+	ehlo_add(&reply, "250 HELP\r\n");
+	session_write(session, span_make(reply.text, reply.len));
 }
 
 static void verb_helo(struct session *session, const struct command *command)

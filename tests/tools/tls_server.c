@@ -497,8 +497,7 @@ static int server_create(struct server *server)
 	if (rc == 0)
 		rc = catch_signals();
 	if (rc == 0)
-		rc = listener_create(
-			&server->listener, &server->connector, &server->options.listen);
+		rc = listener_create(&server->listener, &server->options.listen);
 	return rc;
 }
 
