@@ -401,7 +401,6 @@ bool address_is_equal(const struct address *a, const struct address *b)
 	}
 	memcpy(&left6, &a->sockaddr, sizeof(left6));
 	memcpy(&right6, &b->sockaddr, sizeof(right6));
-	return left6.sin6_port == right6.sin6_port &&
-	       left6.sin6_scope_id == right6.sin6_scope_id &&
+	return left6.sin6_port == right6.sin6_port && left6.sin6_scope_id == right6.sin6_scope_id &&
 	       memcmp(&left6.sin6_addr, &right6.sin6_addr, sizeof(left6.sin6_addr)) == 0;
 }

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-/* How often the ends of certificates are looked at; what may be told late by as much. */
+/* How often the ends of certificates are looked at, at the least: the clock may have been set. */
 #define WATCH_SECONDS 60
 
 /* Certificates that were told of, so that each is told of once. */
@@ -91,6 +91,28 @@ static void keeper_watch(struct keeper *keeper)
 
 	for (unsigned i = 0; i < world->certificate_count; i++)
 		keeper_watch_one(keeper, &world->certificates[i], now);
+}
+
+static int64_t keeper_sooner(int64_t wait, int64_t then, int64_t now)
+{
+	return then > now && then - now < wait ? then - now : wait;
+}
+
+/* Seconds until there is something to tell, or until it is time to look again anyway. */
+static int64_t keeper_watch_wait(const struct keeper *keeper)
+{
+	const struct world *world = keeper->world;
+	const int64_t warning = (int64_t)world->policy->certificate_expiry_warning_s;
+	const int64_t now = (int64_t)time(NULL);
+	int64_t wait = WATCH_SECONDS;
+
+	for (unsigned i = 0; i < world->certificate_count; i++) {
+		const int64_t end = world->certificates[i].facts->not_after;
+
+		wait = keeper_sooner(wait, end, now);
+		wait = keeper_sooner(wait, end - warning, now);
+	}
+	return wait;
 }
 
 /* EXCHANGE 4.9: 12014, for each connector that wants TLS and has nothing to show. */
@@ -182,7 +204,7 @@ static bool keeper_wait(struct keeper *keeper, bool *out_reload)
 	bool goes_on;
 
 	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += WATCH_SECONDS;
+	until.tv_sec += keeper_watch_wait(keeper);
 	(void)pthread_mutex_lock(&keeper->lock);
 	if (!keeper->wants_reload && !keeper->wants_end)
 		(void)pthread_cond_timedwait(&keeper->wake, &keeper->lock, &until);

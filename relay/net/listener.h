@@ -14,7 +14,7 @@ struct listener {
 	void *owner;
 	struct address address;
 	struct loop *loop; /* NULL: not started */
-	int fd; /* -1: not open */
+	int fd;            /* -1: not open */
 	bool is_closing;
 	struct op accept_op;
 	struct timer retry; /* after an error that time may heal (no descriptors) */

@@ -96,6 +96,7 @@ class LabRelay(Relay):
         return re.findall(rf"^.*\bevent-id={number}\b.*$", self.log(), re.MULTILINE)
 
     def refusals(self, **fields):
+        self.stats()  # its event is behind them in the log
         return self.events("refused", **fields)
 
     def reload(self, config=None):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a laboratory has around its peers: an authority, revocation lists over HTTP, a name server."""
+"""What a laboratory has around its peers: an authority, lists over HTTP, a name server."""
 
 import hashlib
 import http.server
@@ -64,7 +64,8 @@ class Authority:
             shutil.copy(pki / f"{name}.key", folder / "ca.key")
         else:
             self._request("ca", subject)
-            self._sign("ca", "root", now(days=-1), now(days=30), ["-selfsign", "-keyfile", "ca.key"])
+            self._sign("ca", "root", now(days=-1), now(days=30),
+                       ["-selfsign", "-keyfile", "ca.key"])
         self.pem = folder / "ca.pem"
 
     def _openssl(self, *words):
@@ -146,7 +147,7 @@ def serial(name, pki=PKI):
 
 
 class CrlServer:
-    """Lists over HTTP: put(path, bytes). mode: "good"; "slow" waits for release(); "dead" closes."""
+    """Lists over HTTP. mode: "good"; "slow" waits for release(); "dead" closes."""
 
     def __init__(self):
         self.lists, self.mode, self.hits = {}, "good", []

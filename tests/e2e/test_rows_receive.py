@@ -58,7 +58,7 @@ def test_row_01_the_most_specific_range_wins(lab):
 def test_row_01_an_exact_binding_beats_the_wildcard_and_nobody_is_not_served(lab):
     port, hop = free_port(), lab.server(how="clear")
     lab.relay(transport(), inside(hop.port),
-              named("any", port, bindings=[f"0.0.0.0:{port}"], remote_ip_ranges=["127.0.0.0/8"]),
+              named("any", port, bindings=[f"0.0.0.0:{port}"], remote_ip_ranges=["127.8.0.0/16"]),
               named("exact", port, remote_ip_ranges=["127.8.1.1/24"]))
     for host, name in [("127.0.0.1", "exact"), ("127.0.0.2", "any")]:
         with Client(port, host=host, source="127.8.1.9") as client:

@@ -175,7 +175,7 @@ VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 def test_row_49_a_ticket_is_good_on_its_own_connector_only(site, version):
     other = free_port()
     site.reload(receive("second", other, tls="starttls", certificate="edge",
-                        client_certificate="ask"))
+                        client_certificate="ask", trust_anchors=PKI / "treyresearch-ca.pem"))
     context = context_of("treyresearch", version)
     _, session = resumed(site.lab, site.port, context)
     assert resumed(site.lab, other, context, session)[0] is False

@@ -77,7 +77,9 @@ BROKEN = {
     "we believe the wrong root": (
         {"partner": {"trust_anchors": PKI / "northwind-ca.pem"}}, CHAIN + "UntrustedRoot",
         CHAIN + "UntrustedRoot"),
-    "we present nothing": ({"send": {"certificate": None}}, CHAIN + "EmptyCertificate", "250"),
+    "we present nothing": (
+        {"send": {"certificate": None, "fqdn": "mx.elsewhere.test"}}, CHAIN + "EmptyCertificate",
+        "250"),
     "our door does not ask": (
         {"door": {"domain_secure": False, "client_certificate": "none"}}, "250",
         "451 4.7.3 Mail from treyresearch.test is taken over a domain-secured connector only"),
