@@ -200,8 +200,11 @@ suite_python() {
 	for file in tests/e2e/test_*.py; do
 		[ -e "$file" ] || continue
 		run "e2e/$(basename "$file" .py)" 300 \
-			/usr/bin/python3 -m pytest -q -rs -p no:cacheprovider "$file"
+			/usr/bin/python3 -m pytest -v -rs -p no:cacheprovider "$file"
 	done
+	# The rows of the capability table that have a test, each with its result.
+	run e2e/rows 60 tests/rows.sh
+	cat "$(log_of e2e/rows)"
 }
 
 # Sanitized programs do not run in User-Mode Linux: its address space is too small.

@@ -115,6 +115,7 @@ const char *check_days(int64_t seconds, char *out, size_t out_bytes);
 
 struct mx_host {
 	char name[NAME_BYTES_MAX];
+	char address[ADDRESS_TEXT_BYTES]; /* its first, of the same name servers; "" if none */
 	unsigned preference;
 };
 
@@ -131,7 +132,8 @@ enum mx_status mx_find(const struct policy *policy, const char *domain,
 #define PROBE_TEXT_BYTES 512
 
 struct probe_options {
-	const char *host; /* name or address */
+	const char *host;    /* name or address */
+	const char *address; /* of the host, where to connect; NULL: look the host up */
 	uint64_t port;
 	const char *fqdn; /* for EHLO */
 	const struct tls_settings *settings;

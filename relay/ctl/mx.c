@@ -132,6 +132,26 @@ static enum mx_status mx_implicit(struct ub_ctx *context, const char *domain, st
 	return MX_NONE;
 }
 
+/* By the same servers as the MX: the machine's own may not know the name, or another address. */
+static void mx_find_address(struct ub_ctx *context, struct mx_host *host)
+{
+	static const int types[] = {TYPE_A, TYPE_AAAA};
+
+	host->address[0] = '\0';
+	for (size_t i = 0; i < COUNT_OF(types) && host->address[0] == '\0'; i++) {
+		const int family = types[i] == TYPE_A ? AF_INET : AF_INET6;
+		const int bytes = types[i] == TYPE_A ? 4 : 16;
+		struct ub_result *result = NULL;
+
+		if (ub_resolve(context, host->name, types[i], CLASS_IN, &result) != UB_NOERROR)
+			continue;
+		if (result->havedata && result->len[0] == bytes)
+			(void)inet_ntop(
+				family, result->data[0], host->address, sizeof(host->address));
+		ub_resolve_free(result);
+	}
+}
+
 enum mx_status mx_find(const struct policy *policy, const char *domain,
 	struct mx_host out[static MX_HOSTS_MAX], unsigned *out_count, char *why, size_t why_bytes)
 {
@@ -156,6 +176,8 @@ enum mx_status mx_find(const struct policy *policy, const char *domain,
 	} else {
 		status = mx_implicit(context, domain, out, out_count, why, why_bytes);
 	}
+	for (unsigned i = 0; i < *out_count; i++)
+		mx_find_address(context, &out[i]);
 	if (rc == UB_NOERROR)
 		ub_resolve_free(result);
 	ub_ctx_delete(context);

@@ -211,13 +211,15 @@ static void live_own(const struct partner_live *live, const struct probe *probe,
 	}
 }
 
-static void live_host(const struct partner_live *live, const char *name, uint64_t port)
+static void live_host(
+	const struct partner_live *live, const char *name, const char *address, uint64_t port)
 {
 	const struct send_connector *connector = live->connector;
 	const struct own_certificate *own =
 		judge_own(live->judge, &connector->tls_settings, connector->fqdn);
 	const struct probe_options options = {
 		.host = name,
+		.address = address,
 		.port = port,
 		.fqdn = connector->fqdn,
 		.settings = &connector->tls_settings,
@@ -255,7 +257,9 @@ static void live_by_mx(const struct partner_live *live)
 	check_row(live->check, CHECK_PASS, "the domain has mail hosts", "%u, first %s", count,
 		hosts[0].name);
 	for (unsigned i = 0; i < count; i++)
-		live_host(live, hosts[i].name, live->connector->port);
+		live_host(live, hosts[i].name,
+			hosts[i].address[0] == '\0' ? NULL : hosts[i].address,
+			live->connector->port);
 }
 
 void partner_live_run(const struct partner_live *live)
@@ -268,7 +272,7 @@ void partner_live_run(const struct partner_live *live)
 	if (live->host != NULL) {
 		host_split(live->host, connector->port, name, &port);
 		check_row(live->check, CHECK_SKIP, what, "--host %s", live->host);
-		live_host(live, name, port);
+		live_host(live, name, NULL, port);
 		return;
 	}
 	if (connector->smart_host_count == 0) {
@@ -287,6 +291,6 @@ void partner_live_run(const struct partner_live *live)
 		if (strcmp(last, connector->smart_host_names[i]) == 0)
 			continue;
 		host_split(connector->smart_host_names[i], 25, name, &port);
-		live_host(live, name, port);
+		live_host(live, name, NULL, port);
 	}
 }

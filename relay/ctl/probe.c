@@ -87,7 +87,9 @@ static bool link_connect(struct link *link)
 	int rc;
 
 	(void)snprintf(port, sizeof(port), "%u", (unsigned)link->options->port);
-	rc = getaddrinfo(link->options->host, port, &hints, &list);
+	rc = getaddrinfo(
+		link->options->address != NULL ? link->options->address : link->options->host, port,
+		&hints, &list);
 	if (rc != 0)
 		return link_fail(link, PROBE_CONNECT, "%s", gai_strerror(rc));
 	for (const struct addrinfo *at = list; at != NULL && !is_there; at = at->ai_next)
