@@ -181,9 +181,13 @@ static void tls_on_message(int written, int version, int content_type, const voi
 		memcpy(tls->alert, data, 2);
 		tls->has_alert = true;
 	}
-	if (content_type == SSL3_RT_HANDSHAKE && len > 0 && tls != NULL &&
-		*(const uint8_t *)data == SSL3_MT_KEY_UPDATE)
+	if (content_type != SSL3_RT_HANDSHAKE || len == 0 || tls == NULL)
+		return;
+	if (*(const uint8_t *)data == SSL3_MT_KEY_UPDATE)
 		tls->keys_changed = true;
+	/* An empty list, "I have none", is no longer than its headers. */
+	if (written && *(const uint8_t *)data == SSL3_MT_CERTIFICATE && len > 8)
+		tls->has_shown = true;
 }
 
 static int tls_on_session(SSL *ssl, SSL_SESSION *session)
@@ -344,6 +348,8 @@ static const char *context_configure(
 
 	if (bad == NULL && settings->certificate != NULL)
 		bad = context_set_certificate(ctx, settings->certificate);
+	if (bad == NULL && SSL_CTX_get0_certificate(ctx) != NULL)
+		context->shown = peer_of_chain(SSL_CTX_get0_certificate(ctx), NULL);
 	if (bad == NULL && settings->trust_anchors != NULL && options->is_server)
 		bad = context_name_anchors(ctx, settings->trust_anchors);
 	if (bad == NULL)
@@ -390,6 +396,7 @@ void tls_context_destroy(struct tls_context *context)
 {
 	SSL_CTX_free(context->ctx);
 	context->ctx = NULL;
+	peer_release(&context->shown);
 }
 
 /* Server name indication (RFC 6066 3); OpenSSL's macro wants the name writable. */

@@ -48,6 +48,7 @@ struct tls_context {
 	enum ktls_mode ktls;
 	const char *name;
 	const struct trust *trust;
+	struct peer *shown;         /* what is known of our own certificate; NULL: we have none */
 	uint64_t policy_generation; /* what tickets and sessions are bound to, beside the name */
 	uint64_t crl_generation;
 	uint8_t binding[TLS_BINDING_BYTES]; /* and what that comes to */
@@ -96,6 +97,7 @@ struct tls {
 	uint8_t alert[2]; /* level and description */
 	bool is_cut;      /* the sink was full in the middle of a flight */
 	bool is_done;
+	bool has_shown;      /* our certificate was sent: the peer asked for it */
 	bool keys_changed;   /* a KeyUpdate was seen: the secrets below are old */
 	uint64_t rx_records; /* records under the application key: received */
 	uint64_t tx_records; /* and sent */

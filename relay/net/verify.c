@@ -53,6 +53,7 @@ struct peer *tls_facts_read(struct tls *tls, const char *name, time_t now, struc
 		.is_resumed = SSL_session_reused(tls->ssl) == 1,
 		.subject = peer == NULL ? "" : peer->subject,
 		.spki_sha256 = peer == NULL ? "" : peer->spki_sha256,
+		.shown = tls->has_shown ? tls->context->shown : NULL,
 		.is_asked = tls->context->asks_certificate,
 		.is_unreadable = leaf != NULL && peer == NULL,
 		.purpose = tls->context->is_server ? PEER_IS_CLIENT : PEER_IS_SERVER,

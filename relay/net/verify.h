@@ -30,6 +30,8 @@ struct tls_facts {
 	const char *subject;     /* of the peer, RFC 2253 form, "" if there is none; never NULL */
 	const char *spki_sha256; /* of its SubjectPublicKeyInfo, in hex; both live as the peer */
 
+	const struct peer *shown; /* our certificate, if it was sent; lives as the TLS context */
+
 	/* What the verdict is made of. */
 	bool is_asked;
 	bool is_unreadable; /* it has sent a certificate that cannot be decoded */

@@ -4,22 +4,12 @@
 #include "policy/admit.h"
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
-#include <stdarg.h>
-#include <time.h>
+#include "relay/smtp/tls_log.h"
 
 /*
  * session_log.c: what the log and the protocol log are told of a session (EXCHANGE 12.1). Where
  * the latter is not kept, that costs no more than a look at a bool.
  */
-
-static void session_print_endpoint(
-	const struct sockaddr_storage *storage, char *out, size_t out_bytes)
-{
-	const struct address address = {.sockaddr = *storage, .len = sizeof(*storage)};
-
-	if (storage->ss_family == AF_INET || storage->ss_family == AF_INET6)
-		address_print(&address, out, out_bytes);
-}
 
 /* Exchange's names for what a role may do here; of ours, those that have an equal (EXCHANGE 2.4).
  */
@@ -43,21 +33,6 @@ static const char *session_permissions(const struct session *session, enum role 
 	UNREACHABLE();
 }
 
-/* A row whose words stand in the last column, as Exchange has it for what it found out. */
-static void session_note(struct session *session, const char *format, ...) PRINTF_LIKE(2, 3);
-static void session_note(struct session *session, const char *format, ...)
-{
-	char context[DOMAIN_BYTES_MAX + 256];
-	va_list args;
-
-	if (!session->protolog.is_on)
-		return;
-	va_start(args, format);
-	(void)vsnprintf(context, sizeof(context), format, args);
-	va_end(args);
-	protolog_note(&session->protolog, context, "%s", "");
-}
-
 static void session_note_role(struct session *session, enum role role)
 {
 	session->logged_role = role;
@@ -73,11 +48,6 @@ void session_log_role(struct session *session, enum role role)
 
 void session_log_open(struct session *session)
 {
-	struct sockaddr_storage near = {0};
-	struct sockaddr_storage far = {0};
-	socklen_t near_len = sizeof(near);
-	socklen_t far_len = sizeof(far);
-
 	session->protolog.is_on =
 		session->connector->protocol_logging == PROTOCOL_LOGGING_VERBOSE &&
 		session->world->policy->protocol_log_folder != NULL;
@@ -89,12 +59,7 @@ void session_log_open(struct session *session)
 		.connector = session->connector->name,
 		.fqdn = session->connector->fqdn,
 		.session = session->id};
-	if (getsockname(session->conn.fd, (struct sockaddr *)&near, &near_len) == 0)
-		session_print_endpoint(
-			&near, session->protolog.local, sizeof(session->protolog.local));
-	if (getpeername(session->conn.fd, (struct sockaddr *)&far, &far_len) == 0)
-		session_print_endpoint(
-			&far, session->protolog.remote, sizeof(session->protolog.remote));
+	tls_log_ends(&session->protolog, session->conn.fd);
 	protolog_open(&session->protolog);
 	session_note_role(session,
 		session->connector->external_authoritative ? ROLE_INTERNAL : ROLE_ANONYMOUS);
@@ -108,28 +73,6 @@ void session_log_line(struct session *session, struct span line)
 	protolog_received(&session->protolog, line);
 }
 
-static void session_print_date(int64_t date, char *out, size_t out_bytes)
-{
-	time_t seconds = (time_t)date;
-	struct tm utc;
-
-	(void)gmtime_r(&seconds, &utc);
-	(void)strftime(out, out_bytes, "%Y-%m-%dT%H:%M:%SZ", &utc);
-}
-
-static void session_note_certificate(struct session *session, const struct peer *peer)
-{
-	char from[32];
-	char to[32];
-
-	session_print_date(peer->not_before, from, sizeof(from));
-	session_print_date(peer->not_after, to, sizeof(to));
-	protolog_note(&session->protolog, "Received certificate",
-		"subject=%s issuer=%s serial=%s not-before=%s not-after=%s names=%s", peer->subject,
-		peer->issuer, peer->serial, from, to, peer->names_text);
-	protolog_note(&session->protolog, "Certificate thumbprint", "%s", peer->thumbprint);
-}
-
 void session_log_tls(struct session *session, const struct grant *grant)
 {
 	const struct tls_facts *facts = &session->conn.facts;
@@ -137,18 +80,15 @@ void session_log_tls(struct session *session, const struct grant *grant)
 
 	if (!session->protolog.is_on)
 		return;
-	session_note(session,
-		"TLS protocol %s negotiation succeeded using %s with strength %u bits",
-		facts->version, facts->cipher, facts->cipher_bits);
+	tls_log_handshake(&session->protolog, facts, session->conn.peer);
 	if (session->connector->client_certificate == CLIENT_CERTIFICATE_NONE)
 		return;
-	if (session->conn.peer != NULL)
-		session_note_certificate(session, session->conn.peer);
-	session_note(session, "Client certificate chain validation status: '%s'", word);
+	tls_log_note(&session->protolog, "Client certificate chain validation status: '%s'", word);
 	if (grant->role == ROLE_PARTNER)
-		session_note(session, "TlsDomain='%s'; Status='%s'", grant->domain, word);
+		tls_log_note(
+			&session->protolog, "TlsDomain='%s'; Status='%s'", grant->domain, word);
 	else
-		session_note(session, "TlsDomainCapabilities='None'; Status='%s'",
+		tls_log_note(&session->protolog, "TlsDomainCapabilities='None'; Status='%s'",
 			session->conn.peer == NULL ? "NoRemoteCertificate" : word);
 }
 
@@ -211,7 +151,7 @@ void session_log_end(struct session *session, enum conn_end why)
 			session->peer,
 			log_quote_text(tls != NULL ? tls_error(tls) : session_end_word(why), text,
 				sizeof(text)));
-		session_note(session, "TLS negotiation failed with error %s",
+		tls_log_note(&session->protolog, "TLS negotiation failed with error %s",
 			tls != NULL ? tls_error(tls) : session_end_word(why));
 	} else if ((session->state >= SESSION_MAIL && session->waits == 0) || why != CONN_END_EOF) {
 		log_event(LOG_LEVEL_INFO, session->id, "lost", "peer=%s why=%s", session->peer,

@@ -120,6 +120,9 @@ def test_row_38_receive(logged, pki):
     assert len(replies) == 1 + len(said) + 1  # the greeting, and the end of DATA
     assert any(reply.startswith("250-") and "; 250-STARTTLS" in reply for reply in replies)
     assert any("negotiation succeeded" in note for note in notes(rows)), notes(rows)
+    assert [row["context"] for row in rows if "certificate" in row["context"].lower()][:4] == [
+        "Sending certificate", "Certificate thumbprint",
+        "Received certificate", "Certificate thumbprint"]
     assert any("mx.treyresearch.test" in note for note in notes(rows)), notes(rows)
 
 
@@ -138,6 +141,9 @@ def test_row_38_send(logged, next_hop, pki):
     assert any(line.startswith("RCPT TO:<b@adatum.test>") for line in said)
     assert all(len(line) < 200 for line in said)
     assert any("negotiation succeeded" in note for note in notes(rows)), notes(rows)
+    assert [row["context"] for row in rows if "certificate" in row["context"].lower()][:4] == [
+        "Sending certificate", "Certificate thumbprint",
+        "Received certificate", "Certificate thumbprint"]
 
 
 def test_row_38_no_body_and_no_secret(logged, pki):
