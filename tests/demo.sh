@@ -3,17 +3,18 @@
 #
 # demo.sh: two organisations, adatum.test and treyresearch.test, write to each other.
 #
-# Each has a certificate authority, a relay that takes mail from the other one only under mutual
-# TLS, and a mail server behind it (Postfix, from tests/peers). swaks sends a message each way. Then
-# the demo tells what happened, from the logs, the mailboxes and a capture of the wire beside that of
-# a session without TLS. Where the machine's kernel has no TLS, the exchange is done once more in
-# User-Mode Linux, which has it. A line that begins with "ok" was checked; "FALSE" ends the demo with
-# status 1.
+# Each has a certificate authority, a relay that lists the other as a partner (Domain Security), and
+# a mail server behind it (Postfix, from tests/peers). A message goes each way; the demo shows who
+# proved what, from the logs, the mailboxes, the protocol log and a capture of the wire. Then it
+# breaks things: strangers, a partner that lies, a partner without TLS, a certificate that is
+# revoked while a session is open. Where the machine's kernel has no TLS, the exchange is done once
+# more in User-Mode Linux, which has it. A line that begins with "ok" was checked; "FALSE" ends the
+# demo with status 1.
 #
-# Needs build/release/postern (make). Root is needed for Postfix and for the capture; without it a
-# small mail server of the demo's own stands in, and there is no capture. Only loopback is
-# used, on ports that are free. Nothing is left running or mounted; logs, configurations, mailboxes
-# and captures stay in build/demo until the next run.
+# Needs build/release/postern and posternctl (make). Root is needed for Postfix and for the capture;
+# without it a small mail server of the demo's own stands in, and there is no capture. Only loopback
+# is used (127.0.0.1, 127.40.0.1 to .3), on ports that are free. Nothing is left running or mounted;
+# logs, configurations, mailboxes and captures stay in build/demo until the next run.
 #
 # demo.sh --guest DIR: the part that runs in User-Mode Linux, with the certificates of DIR/pki.
 #
@@ -26,6 +27,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=${here%/tests}
 cd "$top" || exit 1
 postern=build/release/postern
+posternctl=build/release/posternctl
 subject='Offer 4711, for your eyes only'
 secret='1,250,000 and not a cent more'
 SECONDS=0
@@ -40,63 +42,14 @@ case $#:${1:-} in
 	;;
 esac
 
-# ---- what is printed
-
-bold='' plain=''
-if [ -t 1 ] && [ "${TERM:-dumb}" != dumb ]; then
-	bold=$'\e[1m' plain=$'\e[0m'
-fi
-step=0 true_count=0 false_count=0
-
-heading() {
-	[ -z "$guest" ] || return 0
-	step=$((step + 1))
-	printf '\n%s%d. %s%s\n\n' "$bold" "$step" "$*" "$plain"
-}
-say() { printf '   %s\n' "$*"; }
-show() { sed 's/^/   | /'; } # text that is not the demo's own
-die() {
-	printf 'demo.sh: %s\n' "$*" >&2
-	exit 1
-}
-
-# claim TEXT COMMAND...: it is true if the command says so.
-claim() {
-	local text=$1
-	shift
-	if "$@"; then
-		true_count=$((true_count + 1))
-		printf '   ok     %s\n' "$text"
-	else
-		false_count=$((false_count + 1))
-		printf '   FALSE  %s\n' "$text"
-	fi
-}
+# shellcheck source=tests/demo/print.sh
+. "$here/demo/print.sh"
+# shellcheck source=tests/demo/servers.sh
+. "$here/demo/servers.sh"
 
 # ---- the end, whenever it comes
 
-declare -A relay_pid=() hop_pid=()
-captures=() guest_pid=''
-
-# ended PID SECONDS: waits for a child of ours that was told to end.
-ended() {
-	local tries
-	for ((tries = $2 * 20; tries > 0; tries--)); do
-		kill -0 "$1" 2>/dev/null || return 0
-		sleep 0.05
-	done
-	kill -KILL "$1" 2>/dev/null
-	return 1
-}
-
-stop_hops() {
-	local org
-	for org in adatum treyresearch; do
-		[ ! -e "$dir/$org-hop/pid" ] || timeout 30 tests/peers/postfix.sh stop "$dir/$org-hop"
-		[ -z "${hop_pid[$org]:-}" ] || kill "${hop_pid[$org]}" 2>/dev/null
-		unset "hop_pid[$org]"
-	done
-}
+captures=() guest_pid='' dns_pid='' talk_pid=''
 
 stop_captures() {
 	local pid
@@ -110,7 +63,7 @@ stop_captures() {
 # shellcheck disable=SC2317 # called by the trap
 cleanup() {
 	local pid
-	for pid in ${relay_pid[@]+"${relay_pid[@]}"} ${guest_pid:+"$guest_pid"}; do
+	for pid in $talk_pid ${relay_pid[@]+"${relay_pid[@]}"} $guest_pid; do
 		kill -TERM "$pid" 2>/dev/null
 		ended "$pid" 10
 	done
@@ -121,172 +74,6 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-
-# ---- certificates: tests/pki.sh makes the authorities and the relays' own; here are the others
-
-# issue NAME ORG EKU SAN: NAME.pem and NAME.key, from the organisation's authority
-issue() {
-	local issuer=$pki/$2-ca # not adatum's intermediate: swaks shows no chain
-	openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$pki/$1.key" \
-		-subj "/O=$2/CN=${4#*:}" -out "$pki/$1.csr" &&
-		openssl x509 -req -in "$pki/$1.csr" -CA "$issuer.pem" -CAkey "$issuer.key" -days 30 \
-			-extfile <(printf '%s\n' basicConstraints=critical,CA:FALSE "extendedKeyUsage=$3" \
-				"subjectAltName=$4") -out "$pki/$1.pem"
-}
-
-make_certificates() {
-	timeout 60 tests/pki.sh "$pki" || die "no certificates"
-	{
-		issue alice adatum clientAuth email:alice@adatum.test &&
-			issue bob treyresearch clientAuth email:bob@treyresearch.test &&
-			issue mail.adatum adatum serverAuth DNS:mail.adatum.test &&
-			issue mail.treyresearch treyresearch serverAuth DNS:mail.treyresearch.test
-	} >"$dir/issue.log" 2>&1 || die "no certificates: $dir/issue.log"
-}
-
-name_of() { openssl x509 -in "$pki/$1.pem" -noout -nameopt RFC2253 "-$2" | sed "s/^$2=//"; }
-
-# SHA-256 of a certificate's public key, by another program than the relay.
-spki_of() {
-	openssl x509 -in "$1" -noout -pubkey | openssl pkey -pubin -outform DER | sha256sum |
-		cut -d' ' -f1
-}
-
-# ---- servers
-
-taken=' '
-declare -A port=()
-
-# free_port NAME: a port that nobody has, in port[NAME]
-free_port() {
-	local number
-	while :; do
-		number=$((20000 + RANDOM % 10000))
-		[[ $taken != *" $number "* ]] || continue
-		(exec 3<>"/dev/tcp/127.0.0.1/$number") 2>/dev/null || break
-	done
-	taken+="$number "
-	port[$1]=$number
-}
-
-greets() { # PORT
-	local line
-	(
-		exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
-		read -r -t 5 line <&3 && [[ $line == 220* ]]
-	) 2>/dev/null
-}
-
-# until_true SECONDS COMMAND...: tries it until it is true
-until_true() {
-	local tries
-	for ((tries = $1 * 10; tries > 0; tries--)); do
-		! "${@:2}" || return 0
-		sleep 0.1
-	done
-	return 1
-}
-
-hop_name=
-start_hop() { # ORG
-	local org=$1 partner status=77
-	local at=127.0.0.1:${port[$org-hop]} cert=$pki/mail.$org.pem key=$pki/mail.$org.key
-	if [ -z "$guest" ]; then
-		status=0
-		timeout 240 tests/peers/postfix.sh start "$dir/$org-hop" --listen "$at" --tls-cert "$cert" \
-			--tls-key "$key" --require-client-cert "$pki/$org-ca.pem" --domains "$org.test" \
-			--hostname "mail.$org.test" >"$dir/$org-hop.log" 2>&1 || status=$?
-	fi
-	case $status in
-	0) hop_name="Postfix $(sed -n 's/.*daemon started -- version \([^,]*\).*/\1/p' \
-		"$dir/$org-hop/mail.log")" ;;
-	77)
-		hop_name="tests/demo/mailbox.py (no Postfix: $(tail -n 1 "$dir/$org-hop.log" 2>/dev/null))"
-		python3 tests/demo/mailbox.py "$at" "$cert" "$key" "$pki/$org-ca.pem" \
-			"$dir/$org-hop/maildir" >"$dir/$org-hop.log" 2>&1 9>&- &
-		hop_pid[$org]=$!
-		until_true 20 greets "${port[$org-hop]}" || die "no mail server: $dir/$org-hop.log"
-		;;
-	*) die "Postfix does not start: $dir/$org-hop.log" ;;
-	esac
-}
-
-write_config() { # ORG PARTNER
-	local org=$1 partner=$2 tls
-	tls=$(printf '\t%s\n' 'certificate = "mx"' 'tls = starttls' 'require-tls = yes' \
-		'client-certificate = require')
-	cat <<-CONF
-		transport {
-		    fqdn = "mx.$org.test"
-		    workers = 1
-		}
-		certificate "mx" {
-		    chain = "$top/$pki/$org.pem"
-		    key = "$top/$pki/$org.key"
-		}
-		receive-connector "inside" {
-		    bindings = {"127.0.0.1:${port[$org-inside]}"}
-		$tls
-		    trust-anchors = "$top/$pki/$org-ca.pem"
-		    send-connector = "to-partner"
-		}
-		receive-connector "partner" {
-		    bindings = {"127.0.0.1:${port[$org-partner]}"}
-		$tls
-		    trust-anchors = "$top/$pki/$partner-ca.pem"
-		    send-connector = "to-mailboxes"
-		}
-		receive-connector "plain" { # for comparison only
-		    bindings = {"127.0.0.1:${port[$org-plain]}"}
-		    send-connector = "to-mailboxes"
-		}
-		send-connector "to-partner" {
-		    smart-hosts = {"127.0.0.1:${port[$partner-partner]}"}
-		    certificate = "mx"
-		    tls-auth-level = domain-validation
-		    tls-domain = "mx.$partner.test"
-		    trust-anchors = "$top/$pki/$partner-ca.pem"
-		}
-		send-connector "to-mailboxes" {
-		    smart-hosts = {"127.0.0.1:${port[$org-hop]}"}
-		    certificate = "mx"
-		    tls-auth-level = domain-validation
-		    tls-domain = "mail.$org.test"
-		    trust-anchors = "$top/$pki/$org-ca.pem"
-		}
-	CONF
-}
-
-start_relay() { # ORG PARTNER
-	write_config "$1" "$2" >"$dir/$1.conf"
-	timeout 10 "$postern" --check "$dir/$1.conf" || die "the configuration $dir/$1.conf is wrong"
-	"$postern" --config "$dir/$1.conf" 2>"$dir/$1.log" 9>&- &
-	relay_pid[$1]=$!
-}
-
-start_servers() {
-	local org
-	for org in adatum treyresearch; do
-		for name in inside partner plain hop; do
-			free_port "$org-$name"
-		done
-		mkdir -p "$dir/$org-hop"
-	done
-	start_hop adatum
-	start_hop treyresearch
-	start_relay adatum treyresearch
-	start_relay treyresearch adatum
-	for org in adatum treyresearch; do
-		until_true 20 greets "${port[$org-plain]}" || die "the relay does not run: $dir/$org.log"
-	done
-}
-
-# stop_relay ORG: as an administrator would, with SIGTERM
-stop_relay() {
-	local pid=${relay_pid[$1]}
-	unset "relay_pid[$1]"
-	kill -TERM "$pid" && ended "$pid" 10 && wait "$pid"
-}
 
 # ---- mail
 
@@ -308,84 +95,96 @@ write_message() { # FROM TO FILE
 	)" >"$3"
 }
 
-# swaks_to PORT TRANSCRIPT ARGUMENT...
+# swaks_to ADDRESS PORT TRANSCRIPT ARGUMENT...
 swaks_to() {
-	timeout 60 swaks --server 127.0.0.1 --port "$1" --timeout 20 "${@:3}" >"$dir/$2" 2>&1
+	timeout 60 swaks --server "$1" --port "$2" --timeout 20 "${@:4}" >"$dir/$3" 2>&1
 }
 
-# send ORG PARTNER FROM TO: through the sender's own relay, with a certificate
+# send ORG FROM TO: swaks stands for the mail server, and shows its certificate to the relay
 send() {
-	local name=${3%@*}
-	write_message "$3" "$4" "$dir/$name.eml"
-	swaks_to "${port[$1-inside]}" "$name.swaks" --helo "$name.$1.test" --from "$3" --to "$4" \
-		--data "@$dir/$name.eml" --tls --tls-verify --tls-ca-path "$pki/$1-ca.pem" \
-		--tls-cert "$pki/$name.pem" --tls-key "$pki/$name.key"
+	local org=$1 name=${2%@*}
+	write_message "$2" "$3" "$dir/$name.eml"
+	swaks_to 127.0.0.1 "${port[$org-inside]}" "$name.swaks" --helo "mail.$org.test" --from "$2" \
+		--to "$3" --data "@$dir/$name.eml" --tls --tls-verify --tls-ca-path "$pki/$org-ca.pem" \
+		--tls-cert "$pki/mail.$org.pem" --tls-key "$pki/mail.$org.key"
+}
+
+# send_inside ORG FROM TO: the sender is a user of the mail server
+send_inside() {
+	local log=$dir/$1-hop/mail.log
+	write_message "$2" "$3" "$dir/${2%@*}.eml"
+	(cat "$dir/${2%@*}.eml" && echo) |
+		timeout 60 tests/peers/postfix.sh send "$dir/$1-hop" "$2" "$3" &&
+		until_true 20 grep -q "to=<$3>.*status=" "$log" && grep -q "to=<$3>.*status=sent" "$log"
 }
 
 # mails ORG TO: the messages in a mailbox
 mails() { find "$dir/$1-hop/maildir/$2/new" -type f 2>/dev/null | sort; }
 has_mails() { [ "$(mails "$1" "$2" | wc -l)" = "$3" ]; }
 body_of() { sed '1,/^$/d' "$1"; }
+header_of() { sed '/^$/q' "$1"; }
 # same_body DELIVERED SENT: what was sent lacks its last line end, which swaks adds
 same_body() { cmp -s <(body_of "$1") <(body_of "$2" && echo); }
 
-# ---- what the relays logged
-
-# log_line ORG PATTERN: the first line that matches, once it is there
-log_line() {
-	until_true 5 grep -Eqs -- "$2" "$dir/$1.log"
-	grep -Em1 -- "$2" "$dir/$1.log"
+# refusal TRANSCRIPT: the first reply of 4xx or 5xx, or else the last reply to a command
+refusal() {
+	local replies
+	replies=$(sed -n 's/^<[~-]*\** *\([2-5][0-9][0-9] .*\)/\1/p' "$dir/$1" | grep -v '^221')
+	grep -m1 '^[45]' <<<"$replies" || tail -n 1 <<<"$replies"
 }
 
-field() { # LINE KEY
-	sed -nE "s/.* $2=(\"([^\"]*)\"|([^ ]*)).*/\2\3/p" <<<"$1"
-}
+# ---- who proved what
 
-# inbound ORG FROM: the handshake of the session that brought the message
-inbound() {
-	local session
-	session=$(field "$(log_line "$1" "event=message .*result=accepted .*from=<$2>")" session)
-	log_line "$1" "session=$session event=tls "
-}
-outbound() { log_line "$1" "event=nexthop-tls .*connector=$2 "; } # ORG CONNECTOR
-
-# proof LINE CERTIFICATE VERDICT-KEY NAME TO: the owner of the certificate proved itself to a relay
+# proof LINE CERTIFICATE VERDICT-KEY TO: the owner of the certificate proved itself to a relay
 proof() {
 	local key
 	key=$(spki_of "$2")
-	claim "to $5: $4 is $(field "$1" subject), $(field "$1" "$3")" \
+	claim "to $4: $(field "$1" subject), $(field "$1" "$3"), key ${key:0:8}..." \
 		test "$(field "$1" "$3") $(field "$1" spki)" = "Valid $key"
-	say "         key SHA-256 $key"
 }
 
 protocol() { echo "$(field "$1" version), $(field "$1" cipher)"; }
 
-# legs FROM ORG PARTNER USER: who proved what to whom, on the way of one message
+# legs FROM ORG PARTNER SHOW: who proved what to whom, on the way of one message; with SHOW, the log
 legs() {
-	local org=$2 partner=$3 name=${1%@*} a b line
-	a=$(inbound "$org" "$1")
-	say "$name's client -> $org's relay: $(protocol "$a")"
-	proof "$a" "$pki/$name.pem" client-cert "the client" "$org's relay"
-	claim "to $name's client: $org's relay, says swaks" \
-		grep -qx "=== TLS peer DN=\"/O=$org/CN=mx.$org.test\"" "$dir/$name.swaks"
+	local org=$2 partner=$3 in out took sent
+	in=$(inbound "$org" "$1")
+	say "$org's mail server -> $org's relay: $(protocol "$in")"
+	proof "$in" "$pki/mail.$org.pem" client-cert "$org's relay"
+	claim "as its key is pinned there, it may send as anybody: role=internal" \
+		test "$(field "$(message_of "$org" "$1")" role)" = internal
 
-	a=$(outbound "$org" to-partner) b=$(inbound "$partner" "$1")
-	say "$org's relay -> $partner's relay: $(protocol "$a")"
-	proof "$a" "$pki/$partner.pem" server-cert "$partner's relay" "$org's relay"
-	proof "$b" "$pki/$org.pem" client-cert "$org's relay" "$partner's relay"
-	claim "both relays logged the same version and cipher" test "$(protocol "$a")" = "$(protocol "$b")"
+	out=$(outbound "$org" partners)
+	sent=$(log_line "$org" 'event=nexthop-ready connector=partners .*secured=')
+	say "$org's relay -> $partner's relay: $(protocol "$out")${4:+. In the log of $org:}"
+	[ -z "$4" ] || show_log "$out" "$sent"
+	proof "$out" "$pki/$partner.pem" server-cert "$org's relay"
+	claim "by the authority of that partner, for the domain secured=$(field "$sent" secured)" \
+		test "$(field "$sent" secured)" = "$partner.test"
 
-	a=$(outbound "$partner" to-mailboxes)
-	say "$partner's relay -> $partner's mail server: $(protocol "$a")"
-	proof "$a" "$pki/mail.$partner.pem" server-cert "the mail server" "$partner's relay"
+	in=$(inbound "$partner" "$1")
+	took=$(message_of "$partner" "$1")
+	[ -z "$4" ] || say "The same session in the log of $partner:"
+	[ -z "$4" ] || show_log "$in" "$took"
+	proof "$in" "$pki/$org.pem" client-cert "$partner's relay"
+	claim "so it may send as $1: role=$(field "$took" role) domain=$(field "$took" domain)" \
+		test "$(field "$took" role) $(field "$took" domain)" = "partner $org.test"
+	claim "both relays logged the same version and cipher" \
+		test "$(protocol "$in")" = "$(protocol "$out")"
+
+	out=$(outbound "$partner" mailboxes)
+	say "$partner's relay -> $partner's mail server: $(protocol "$out")"
+	proof "$out" "$pki/mail.$partner.pem" server-cert "$partner's relay"
 	if [ -n "${hop_pid[$partner]:-}" ]; then
-		line=$(grep -m1 "client .*commonName=mx.$partner.test" "$dir/$partner-hop.log")
+		claim "to the mail server: $partner's relay, says its log" \
+			grep -q "client .*commonName=mx.$partner.test" "$dir/$partner-hop.log"
 	else
-		line=$(grep -om1 'Trusted TLS connection established from.*' "$dir/$partner-hop/mail.log")
+		claim "to the mail server: the relay has a certificate of $partner's, says Postfix (Trusted)" \
+			grep -q 'Trusted TLS connection established from' "$dir/$partner-hop/mail.log"
 	fi
-	claim "to the mail server: $partner's relay, says its log" test -n "$line"
-	say "         $line"
 }
+
+# ---- who encrypts
 
 # record ORG WHERE LINE: who encrypts, as that relay logged it
 record() { claim "$(printf '%-22s %-36s %s' "$1's relay" "$2" "$(field "$3" record)")" \
@@ -393,10 +192,10 @@ record() { claim "$(printf '%-22s %-36s %s' "$1's relay" "$2" "$(field "$3" reco
 
 # all_records FROM ORG PARTNER
 all_records() {
-	record "$2" "from ${1%@*}'s client" "$(inbound "$2" "$1")"
-	record "$2" "to $3's relay" "$(outbound "$2" to-partner)"
+	record "$2" "from its mail server" "$(inbound "$2" "$1")"
+	record "$2" "to $3's relay" "$(outbound "$2" partners)"
 	record "$3" "from $2's relay" "$(inbound "$3" "$1")"
-	record "$3" "to its mail server" "$(outbound "$3" to-mailboxes)"
+	record "$3" "to its mail server" "$(outbound "$3" mailboxes)"
 }
 
 tls_stat() { awk -v name="$1" '$1 == name { print $2 }' "$2"; }
@@ -420,8 +219,8 @@ kernel_counts() {
 
 # ---- the wire
 
-start_capture() { # NAME PORT
-	tcpdump -i lo -U --immediate-mode -Z root -w "$dir/$1.pcap" "tcp port $2" 2>"$dir/$1.tcpdump" 9>&- &
+start_capture() { # NAME FILTER
+	tcpdump -i lo -U --immediate-mode -Z root -w "$dir/$1.pcap" "$2" 2>"$dir/$1.tcpdump" 9>&- &
 	captures+=($!)
 	until_true 10 grep -q 'listening on' "$dir/$1.tcpdump" ||
 		die "no capture: $(tail -n 1 "$dir/$1.tcpdump")"
@@ -445,7 +244,7 @@ show_wire() {
 	# The last record that is long enough to hold the message; those before are certificates.
 	read -r at record < <(perl -0777 -ne 'while (/\x17\x03\x03(..)/gs) { my $n = unpack "n", $1;
 		$found = "$-[0] $n\n" if $n > '"$size"'; } print $found' "$dir/partner.pcap")
-	say "Between the relays ($dir/partner.pcap, from byte ${at:-?}: a TLS record of ${record:-?} bytes):"
+	say "Between the relays ($dir/partner.pcap, from byte ${at:-?}, a TLS record of ${record:-?}):"
 	dump partner "${at:-0}"
 	claim "that record is longer than the message, $size bytes" test "${record:-0}" -gt "$size"
 	say "$(printf '       %-42s %5s %13s' 'how often is it readable' 'plain' 'mutual TLS')"
@@ -455,32 +254,44 @@ show_wire() {
 	compare "250-STARTTLS" 0 1
 }
 
-# ---- a stranger
+# ---- strangers
 
-# refused WHAT CODE ARGUMENT...: swaks gets this reply from treyresearch's partner connector
-refused() {
-	local what=$1 want=$2 reply
-	swaks_to "${port[treyresearch-partner]}" stranger.swaks --helo mx.adatum.test \
-		--from alice@adatum.test --to bob@treyresearch.test --header "Subject: stranger" "${@:3}"
-	reply=$(sed -n 's/^<[~-]*\** *\([45][0-9][0-9] .*\)/\1/p' "$dir/stranger.swaks" | head -n 1)
-	claim "$what: $reply" test "${reply#"$want"}" != "$reply"
+# knock ORG FROM TO ARGUMENT...: a message from outside; prints the reply
+knock() {
+	swaks_to "${address[$1]}" "${port[smtp]}" stranger.swaks --helo mx.elsewhere.test --from "$2" \
+		--to "$3" --header "Subject: stranger" "${@:4}"
+	refusal stranger.swaks
 }
 
-# ---- nothing is left
-
-leftovers() {
-	local pid
-	for pid in /proc/[0-9]*; do
-		[ "${pid#/proc/}" != $$ ] || continue
-		if tr '\0' ' ' <"$pid/cmdline" | grep -qF -- "$dir/" ||
-			[ "$(stat -Lc %d:%i "$pid/root/peer")" = "$(stat -c %d:%i "$dir/adatum-hop")" ] ||
-			[ "$(stat -Lc %d:%i "$pid/root/peer")" = "$(stat -c %d:%i "$dir/treyresearch-hop")" ]; then
-			echo "process ${pid#/proc/}"
-		fi
-	done 2>/dev/null
-	grep -F "$top/build/" /proc/self/mountinfo
+# answers WHAT CODE WORDS REPLY: the reply has that code, and ends in these words
+answers() {
+	say "$1:"
+	claim "$4" matches "$2 *$3" "$4"
 }
-nothing_is_left() { [ -z "$(leftovers)" ]; }
+
+certificate() { printf -- '--tls --tls-cert %s.pem --tls-key %s.key' "$pki/$1" "$pki/$1"; } # NAME
+
+# ---- an open session, by hand
+
+# open_session ORG CERTIFICATE: greeted and under TLS, as the owner of the certificate
+open_session() {
+	coproc TALK { exec openssl s_client -quiet -crlf -starttls smtp -connect \
+		"${address[$1]}:${port[smtp]}" -cert "$pki/$2.pem" -key "$pki/$2.key" 2>"$dir/talk.log" 9>&-; }
+	# shellcheck disable=SC2153 # coproc sets it
+	talk_pid=$TALK_PID
+}
+
+# speak LINE...: sends the lines; the last line of the one reply is in reply, and shown
+reply=
+speak() {
+	printf '%s\n' "$@" >&"${TALK[1]}"
+	while IFS= read -r -t 20 reply <&"${TALK[0]}"; do
+		reply=${reply%$'\r'}
+		[[ $reply != [2-5][0-9][0-9]-* ]] || continue
+		[[ $reply != [2-5][0-9][0-9]\ * ]] || break
+	done
+	printf ' -> %s\n<-  %s\n' "$1" "$reply" | show
+}
 
 # ---- the demo in User-Mode Linux: the same exchange, told shorter
 
@@ -491,12 +302,16 @@ run_guest() {
 	start_servers
 	say "$(uname -sr); $("$postern" --version | grep 'ktls TLSv1.3 AES-256-GCM')"
 	cat /proc/net/tls_stat >"$dir/stat-before"
-	claim "alice's message was accepted" send adatum treyresearch alice@adatum.test bob@treyresearch.test
-	claim "bob's message was accepted" send treyresearch adatum bob@treyresearch.test alice@adatum.test
+	claim "alice's message was accepted" send adatum alice@adatum.test bob@treyresearch.test
+	claim "bob's message was accepted" send treyresearch bob@treyresearch.test alice@adatum.test
 	claim "bob has alice's message, to the byte" \
 		same_body "$(mails treyresearch bob@treyresearch.test)" "$dir/alice.eml"
 	claim "alice has bob's message, to the byte" \
 		same_body "$(mails adatum alice@adatum.test)" "$dir/bob.eml"
+	claim_has "alice's came from a partner that had proved domain=adatum.test" \
+		"role=partner domain=adatum.test" "$(message_of treyresearch alice@adatum.test)"
+	claim_has "bob's came from a partner that had proved domain=treyresearch.test" \
+		"role=partner domain=treyresearch.test" "$(message_of adatum bob@treyresearch.test)"
 	all_records alice@adatum.test adatum treyresearch
 	all_records bob@treyresearch.test treyresearch adatum
 	cat /proc/net/tls_stat >"$dir/stat-after"
@@ -523,6 +338,7 @@ finish_guest() {
 
 prepare() {
 	[ -x "$postern" ] || die "$postern is not built: make"
+	[ -x "$posternctl" ] || die "$posternctl is not built: make"
 	[ ! -L build/demo ] || die "build/demo is a symbolic link"
 	mkdir -p build
 	exec 9>build/.demo.lock
@@ -562,25 +378,67 @@ tell_servers() {
 	say "$(head -n 1 <<<"$version"); $(sed -n 's/^tls: //p' <<<"$version"); $(uname -sr)"
 	for org in adatum treyresearch; do
 		say "$org.test: relay $dir/$org.conf"
-		say "    from its own users  127.0.0.1:${port[$org-inside]}, with a certificate of $org's"
-		say "    from the partner    127.0.0.1:${port[$org-partner]}, with a certificate of the partner's"
-		say "    its mail server     127.0.0.1:${port[$org-hop]}, $hop_name"
+		say "    for everybody       ${address[$org]}:${port[smtp]}, mx.$org.test in the DNS"
+		say "    for its mail server 127.0.0.1:${port[$org-inside]}, by the key of its certificate"
+		say "    the mail server     127.0.0.1:${port[$org-hop]}, $hop_name"
 	done
+	say "What makes partners of them, from $dir/adatum.conf:"
+	sed -n '/^partner "treyresearch"/,/^}/p; /^receive-connector "partners"/,/^}/p
+		/^send-connector "partners"/,/^}/p' "$dir/adatum.conf" | sed "s|$top/||" | show
+}
+
+# ask CONFIG COMMAND...: an answer of posternctl, in answer; its status in status
+answer='' status=0
+ask() {
+	echo "\$ posternctl ${*:2}" | sed "s|$pki/||" | fold -sw 96 | sed 's/^/   /; 2,$s/^/    /'
+	status=0
+	answer=$("$posternctl" --config "$dir/$1.conf" "${@:2}" 2>&1) || status=$?
+}
+
+run_tools() {
+	local here=${address[adatum]}:${port[smtp]}
+	heading "Before the first message: is all as it should be? (posternctl, at adatum)"
+	ask adatum config lint
+	show_lines <<<"$answer"
+	claim "one finding, the connector that is there for comparison" \
+		test "$status $(grep -c . <<<"$answer") $(grep -c 'connector "plain"' <<<"$answer")" = "1 1 1"
+	ask adatum partner check treyresearch.test --host "${address[treyresearch]}:${port[smtp]}"
+	show_lines <<<"$answer"
+	claim "nothing stands between us and secured mail" test $status = 0
+	ask adatum connector match --from "${address[treyresearch]}" --to "$here"
+	show <<<"$answer"
+	claim "the partner's relay is served by its own connector" grep -q '^partners *serves' <<<"$answer"
+	ask adatum connector match --from 127.0.0.1 --to "$here"
+	claim "others, at the same address and port, by \"internet\"" \
+		grep -q '^internet *serves' <<<"$answer"
 }
 
 run_mail() {
-	heading "alice@adatum.test writes to bob@treyresearch.test (transcript of swaks)"
-	claim "the message was accepted" send adatum treyresearch alice@adatum.test bob@treyresearch.test
-	show <"$dir/alice.swaks"
+	heading "alice@adatum.test writes to bob@treyresearch.test (swaks plays adatum's mail server)"
+	claim "the message was accepted" send adatum alice@adatum.test bob@treyresearch.test
+	sed '1,/^ -> STARTTLS/{/^=== \(Tr\|C\)/d}' "$dir/alice.swaks" |
+		sed '/^ -> EHLO/,/^<-  250 /{/STARTTLS/!{/EHLO/!d}}; /^<~  250-/d' | show
+	if [ -z "${hop_pid[treyresearch]:-}" ]; then
+		claim "nothing was stored on the way: the last reply is that of treyresearch's Postfix" \
+			grep -q "$(sed -n 's/.*250 2.0.0 Ok: .* queued as //p' "$dir/alice.swaks"): client=" \
+			"$dir/treyresearch-hop/mail.log"
+	fi
 
-	heading "bob writes to alice (the end of the transcript)"
-	claim "the message was accepted" send treyresearch adatum bob@treyresearch.test alice@adatum.test
-	sed -n '/^ ~> MAIL/,$p' "$dir/bob.swaks" | sed '/^<~  354/,/^ ~> \.$/{ /354/!{ /\.$/!d } }' | show
+	if [ -n "${hop_pid[treyresearch]:-}" ]; then
+		heading "bob writes to alice (swaks plays treyresearch's mail server)"
+		claim "the message was accepted" send treyresearch bob@treyresearch.test alice@adatum.test
+		sed -n '/^ ~> MAIL/,/^<~  354/p; /^ ~> \.$/,$p' "$dir/bob.swaks" | show
+	else
+		heading "bob writes to alice (at treyresearch's Postfix, whose way out is its relay; its log)"
+		claim "the message was sent" send_inside treyresearch bob@treyresearch.test alice@adatum.test
+		grep -E 'TLS connection established to|to=<alice@' "$dir/treyresearch-hop/mail.log" |
+			sed 's/^.*\]: //' | show_lines
+	fi
 
 	heading "Who proved what to whom, on the way of alice's message (from the logs)"
-	legs alice@adatum.test adatum treyresearch
+	legs alice@adatum.test adatum treyresearch show
 	heading "And on the way of bob's"
-	legs bob@treyresearch.test treyresearch adatum
+	legs bob@treyresearch.test treyresearch adatum ''
 
 	heading "Who encrypts the records, the kernel or the relay itself"
 	all_records alice@adatum.test adatum treyresearch
@@ -588,18 +446,40 @@ run_mail() {
 }
 
 run_mailbox() {
-	local mail
+	local mail header mx=mx.treyresearch.test
 	heading "The message in bob's mailbox"
 	until_true 15 has_mails treyresearch bob@treyresearch.test 1
 	until_true 15 has_mails adatum alice@adatum.test 1
 	mail=$(mails treyresearch bob@treyresearch.test)
 	say "$mail"
 	show <"$mail"
+	header=$(header_of "$mail" | sed -z 's/\n[ \t]\+/ /g')
 	claim "its text is alice's, to the byte" same_body "$mail" "$dir/alice.eml"
-	claim "treyresearch's relay wrote down that adatum's proved itself" eval "sed '/^\$/q' '$mail' |
-		grep -A2 'using TLSv1.3' | grep -q 'CN=mx.adatum.test,O=adatum\" verified'"
+	claim_has "Received says whose certificate it was and which domain that proves" \
+		'client certificate "CN=mx.adatum.test,O=adatum" verified for adatum.test' "$header"
+	claim "Authentication-Results says so to programs: x-domain-secure=pass, policy.domain" grep -q \
+		"^Authentication-Results: $mx; x-domain-secure=pass (.*) policy.domain=adatum.test\$" \
+		<<<"$header"
+	claim_has "and in Exchange's words, AuthAs: Partner" \
+		"X-MS-Exchange-Organization-AuthAs: Partner" "$header"
 	claim "alice's mailbox has one message, whose text is bob's to the byte" \
 		same_body "$(mails adatum alice@adatum.test)" "$dir/bob.eml"
+}
+
+run_protocol() {
+	local rows session=''
+	heading "The session between the relays in treyresearch's protocol log"
+	session=$(field "$(message_of treyresearch alice@adatum.test)" session)
+	rows_of_session() { rows=$(cat "$dir"/treyresearch-protocol/*.LOG | grep -F ",$session,"); }
+	until_true 10 eval "rows_of_session && grep -q 'BDAT\|DATA' <<<\"\$rows\" &&
+		grep -q '>,250 2.0.0' <<<\"\$rows\""
+	printf '%s\n' "$dir"/treyresearch-protocol/*.LOG | show
+	say "sequence-number, event, data, context (left out: time, connector, session, endpoints)"
+	cut -d, -f4,7- <<<"$rows" | show_lines
+	claim_has "with the certificate, as it was judged for the domain" \
+		"TlsDomain='adatum.test'; Status='Valid'" "$rows"
+	claim "the rows are numbered without a gap" \
+		eval "diff <(cut -d, -f4 <<<\"\$rows\") <(seq 0 \$((\$(wc -l <<<\"\$rows\") - 1))) >/dev/null"
 }
 
 run_wire() {
@@ -608,29 +488,138 @@ run_wire() {
 		say "skipped: to capture packets takes root and tcpdump"
 		return
 	fi
-	swaks_to "${port[treyresearch-plain]}" plain.swaks --helo mx.adatum.test --from alice@adatum.test \
-		--to bob@treyresearch.test --data "@$dir/alice.eml" || die "no session without TLS"
+	swaks_to 127.0.0.1 "${port[treyresearch-plain]}" plain.swaks --helo mx.adatum.test \
+		--from alice@adatum.test --to bob@treyresearch.test --data "@$dir/alice.eml" ||
+		die "no session without TLS"
 	sleep 0.3 # the last packets
 	stop_captures
 	show_wire
 }
 
-run_stranger() {
-	local mail before
-	heading "A stranger who says to be adatum's relay"
-	before=$(mails treyresearch bob@treyresearch.test | wc -l)
-	refused "in clear text" 451
-	refused "TLS without a certificate" 454 --tls
-	refused "TLS with a certificate of an authority that nobody trusts" 454 --tls \
-		--tls-cert "$pki/other.pem" --tls-key "$pki/other.key"
-	mail=$(mails treyresearch bob@treyresearch.test | wc -l)
-	claim "nothing of that reached bob" test "$mail" = "$before"
+run_strangers() {
+	local from=alice@adatum.test bob=bob@treyresearch.test before words
+	heading "Strangers who write as alice@adatum.test, from elsewhere"
+	before=$(mails treyresearch $bob | wc -l)
+	answers "In clear text" "451 4.7.3" "needs mutual TLS: STARTTLS was not used" \
+		"$(knock treyresearch $from $bob)"
+	answers "With TLS, without a certificate" 454 EmptyCertificate \
+		"$(knock treyresearch $from $bob --tls)"
+	# shellcheck disable=SC2046 # words
+	answers "With adatum's name, in a certificate of another authority" 454 UntrustedRoot \
+		"$(knock treyresearch $from $bob $(certificate other))"
+	# shellcheck disable=SC2046 # words
+	answers "With the certificate of northwind.test, who is a partner, too" 454 SubjectMismatch \
+		"$(knock treyresearch $from $bob $(certificate northwind))"
+	tell_log treyresearch 'event=refused .*why=subject-mismatch'
+	claim "nothing of that reached bob" test "$(mails treyresearch $bob | wc -l)" = "$before"
+	# shellcheck disable=SC2046 # words
+	answers "The same certificate, for mail of its own domain" 250 "" \
+		"$(knock treyresearch eve@northwind.test carol@treyresearch.test $(certificate northwind))"
+	answers "And a domain that nobody lists, in clear text" 250 "" \
+		"$(knock treyresearch dave@woodgrove.test carol@treyresearch.test)"
+
+	heading "The same asked of posternctl, before anybody tries"
+	words=(--from 127.0.0.1 --to "${address[treyresearch]}:${port[smtp]}" --tls yes --cert
+		"$pki/northwind.pem" --ehlo mx.elsewhere.test --mail-from "$from" --rcpt "$bob")
+	ask treyresearch explain "${words[@]}"
+	grep -v ' key sha256 ' <<<"$answer" | show_lines
+	claim "its reply is the one that the relay gave" \
+		grep -q 'reply  *454 4.7.5 Certificate validation failure: SubjectMismatch$' <<<"$answer"
+}
+
+run_forger() {
+	local mail header
+	heading "A partner that lies: northwind.test forges the fields that a relay writes"
+	write_message eve@northwind.test bob@treyresearch.test "$dir/eve.plain"
+	printf '%s\n' 'X-MS-Exchange-Organization-AuthAs: Internal' \
+		'X-MS-Exchange-Organization-AuthDomain: adatum.test' \
+		'Authentication-Results: mx.treyresearch.test; x-domain-secure=pass policy.domain=adatum.test' \
+		'Authentication-Results: mx.elsewhere.test; dkim=pass' |
+		cat - "$dir/eve.plain" >"$dir/eve.eml"
+	say "Sent:"
+	head -n 4 "$dir/eve.eml" | show
+	# shellcheck disable=SC2046 # words
+	swaks_to "${address[treyresearch]}" "${port[smtp]}" eve.swaks --helo mx.northwind.test \
+		--from eve@northwind.test --to erin@treyresearch.test --data "@$dir/eve.eml" \
+		$(certificate northwind)
+	claim "accepted: $(refusal eve.swaks)" matches '250 *' "$(refusal eve.swaks)"
+	until_true 15 has_mails treyresearch erin@treyresearch.test 1
+	mail=$(mails treyresearch erin@treyresearch.test)
+	header=$(header_of "${mail:-/dev/null}" | sed -z 's/\n[ \t]\+/ /g')
+	say "In the mailbox:"
+	grep -E '^(X-MS-Exchange|Authentication-Results)' <<<"$header" | show_lines
+	claim "nothing there says adatum.test or Internal" \
+		eval "[ -n \"\$mail\" ] && ! grep -qE 'adatum\.test|Internal' <<<\"\$header\""
+	claim "what our relay proved is there: Partner, northwind.test" eval "
+		grep -q 'AuthAs: Partner' <<<\"\$header\" &&
+		grep -q 'mx.treyresearch.test; .*policy.domain=northwind.test' <<<\"\$header\""
+	claim "results of others are left alone" \
+		grep -q '^Authentication-Results: mx.elsewhere.test; dkim=pass' <<<"$header"
+}
+
+run_downgrade() {
+	local log=$dir/northwind-hop.log
+	heading "alice writes to northwind.test, whose STARTTLS somebody has taken away"
+	start_mailbox northwind "${address[northwind]}" "${port[smtp]}" - - -
+	: >"$log"
+	send adatum alice@adatum.test nora@northwind.test
+	answers "To adatum's mail server" "451 4.7.3" "" "$(refusal alice.swaks)"
+	tell_log adatum 'event=nexthop-failed .*status=TlsNotStarted'
+	say "All that northwind's server was told:"
+	sed -n 's/^command //p' "$log" | show
+	claim "no MAIL, no address, no message" \
+		eval "grep -q '^command EHLO' '$log' && ! grep -qiE 'MAIL|RCPT|@|$subject' '$log'"
+	ask adatum partner check northwind.test --host "${address[northwind]}:${port[smtp]}"
+	sed -n '/^host/,$p' <<<"$answer" | show_lines
+	claim "one thing fails, and it is on the partner's side" \
+		grep -q 'FAIL *STARTTLS' <<<"$(grep -w FAIL <<<"$answer" | head -n -1)"
+}
+
+run_revocation() {
+	local serial
+	heading "treyresearch's certificate is revoked while a session is open (adatum's relay, by hand)"
+	open_session adatum treyresearch
+	speak 'EHLO mx.treyresearch.test'
+	speak 'MAIL FROM:<bob@treyresearch.test>'
+	claim "the certificate still holds" test "${reply%% *}" = 250
+	speak RSET
+	say "Now it goes on the authority's list ($dir/treyresearch.crl), and adatum's relay gets SIGHUP."
+	revoke treyresearch || die "no list: $dir/revoke.log"
+	serial=$(openssl x509 -in "$pki/treyresearch.pem" -noout -serial)
+	claim_has "the list names it: $serial" "Serial Number: ${serial#*=}" \
+		"$(openssl crl -in "$dir/treyresearch.crl" -noout -text)"
+	kill -HUP "${relay_pid[adatum]}"
+	tell_log adatum 'event=reload result=ok'
+	speak 'MAIL FROM:<bob@treyresearch.test>'
+	claim "the same session, the same certificate: refused" \
+		test "$reply" = "454 4.7.5 Certificate validation failure: Revoked"
+	tell_log adatum 'event=refused .*status=Revoked'
+	speak QUIT
+	ended "$talk_pid" 5
+	talk_pid=
+	send adatum alice@adatum.test bob@treyresearch.test
+	answers "And alice, who writes to bob once more" 454 Revoked "$(refusal alice.swaks)"
+}
+
+# counted NAME COUNT: what treyresearch's relay said at its end
+counted() {
+	claim "$(printf '%-30s %s' "$1" "$(field "$stats" "$1")")" test "$(field "$stats" "$1")" = "$2"
 }
 
 run_end() {
+	local stats
 	heading "The end"
 	claim "adatum's relay took SIGTERM, let its sessions end, and ended" stop_relay adatum
 	claim "treyresearch's relay too" stop_relay treyresearch
+	stats="$(grep 'event=stats' "$dir/treyresearch.log" | tail -n 1)"
+	say "It has counted:"
+	counted messages_secured 3 # alice's, and two of northwind's: as itself, and the forger's
+	counted messages_sent_secured 1
+	counted secure_refused_no_tls 1
+	counted secure_refused_no_certificate 1
+	counted secure_refused_chain 1
+	counted secure_refused_name 1
+	counted headers_removed 3
 	stop_hops
 	claim "nothing is left running, nothing mounted" until_true 5 nothing_is_left
 	leftovers | show
@@ -638,8 +627,9 @@ run_end() {
 }
 
 run_demo() {
+	local at
 	prepare
-	echo "${bold}Postern: two organisations, mutual TLS, real mail both ways$plain"
+	echo "${bold}Postern: two organisations, Domain Security, real mail both ways$plain"
 	heading "Two organisations, each with an authority of its own"
 	make_certificates
 	tell_certificates
@@ -647,21 +637,27 @@ run_demo() {
 	heading "Two relays, a mail server behind each"
 	start_servers
 	tell_servers
-	if [ "$(id -u)" = 0 ] && command -v tcpdump >/dev/null; then
-		start_capture partner "${port[treyresearch-partner]}"
-		start_capture plain "${port[treyresearch-plain]}"
-	fi
 	[ "$expected_record" != kernel ] || cat /proc/net/tls_stat >"$dir/stat-before"
+	run_tools
+	if [ "$(id -u)" = 0 ] && command -v tcpdump >/dev/null; then
+		at="host ${address[treyresearch]} and" # as the server: its relay is a client, too
+		start_capture partner "tcp and (dst $at dst port ${port[smtp]} or src $at src port ${port[smtp]})"
+		start_capture plain "tcp port ${port[treyresearch-plain]}"
+	fi
 	run_mail
 	if [ "$expected_record" = kernel ]; then
 		cat /proc/net/tls_stat >"$dir/stat-after"
 		kernel_counts
 	fi
 	run_mailbox
+	run_protocol
 	run_wire
-	run_stranger
+	run_strangers
+	run_forger
+	run_downgrade
+	run_revocation
 	if [ -n "$guest_pid" ]; then
-		heading "The same on a kernel that has TLS (User-Mode Linux)"
+		heading "Mail both ways once more, on a kernel that has TLS (User-Mode Linux)"
 		finish_guest
 	fi
 	run_end

@@ -4,8 +4,8 @@
 
 Stands in for Postfix where the demo cannot run one: without root, and in User-Mode Linux. STARTTLS
 is demanded, and a certificate from CLIENT-CA with it; whatever is sent then goes to
-MAILDIR/USER@DOMAIN/new. One line on standard output for each handshake and each message. Ends with
-SIGTERM.
+MAILDIR/USER@DOMAIN/new. With "-" for the three files there is no STARTTLS. One line on standard
+output for each command, handshake and message. Ends with SIGTERM.
 """
 
 import os
@@ -24,7 +24,7 @@ class Session(socketserver.StreamRequestHandler):
         self.connection = self.server.tls.wrap_socket(self.request, server_side=True)
         self.rfile = self.connection.makefile("rb")
         self.wfile = self.connection.makefile("wb", 0)
-        self.is_secure = True
+        self.is_free = True
         subject = ",".join("=".join(rdn[0]) for rdn in self.connection.getpeercert()["subject"])
         print("tls", self.connection.version(), "client", subject, flush=True)
 
@@ -48,19 +48,24 @@ class Session(socketserver.StreamRequestHandler):
         self.reply("250 2.0.0 Delivered")
 
     def handle(self):
-        self.is_secure = False
+        self.is_free = self.server.tls is None  # to send, and not to start TLS
         self.rcpts = []
         self.reply("220 mailbox ESMTP")
         while line := self.rfile.readline():
             verb = line[:4].upper()
+            print("command", repr(line.strip())[2:-1], flush=True)
             if verb == b"EHLO":
-                self.reply("250-mailbox\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 STARTTLS")
+                self.reply("250-mailbox\r\n250-PIPELINING\r\n250 8BITMIME" if self.is_free else
+                           "250-mailbox\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 STARTTLS")
             elif verb == b"QUIT":
                 self.reply("221 2.0.0 Bye")
                 return
-            elif verb == b"STAR" and not self.is_secure:
-                self.start_tls()
-            elif not self.is_secure:
+            elif verb == b"STAR":
+                if self.is_free:
+                    self.reply("502 5.5.1 No TLS here")
+                else:
+                    self.start_tls()
+            elif not self.is_free:
                 self.reply("530 5.7.0 Must issue a STARTTLS command first")
             elif verb == b"RCPT":
                 self.rcpts.append(line.split(b"<", 1)[1].split(b">", 1)[0].decode())
@@ -84,10 +89,12 @@ def main():
     host, port = listen.rsplit(":", 1)
     with Server((host, int(port)), Session) as server:
         server.maildir = maildir
-        server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server.tls.load_cert_chain(cert, key)
-        server.tls.load_verify_locations(client_ca)
-        server.tls.verify_mode = ssl.CERT_REQUIRED
+        server.tls = None
+        if cert != "-":
+            server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            server.tls.load_cert_chain(cert, key)
+            server.tls.load_verify_locations(client_ca)
+            server.tls.verify_mode = ssl.CERT_REQUIRED
         server.serve_forever()
 
 
