@@ -138,6 +138,7 @@ struct probe_options {
 	const char *fqdn; /* for EHLO */
 	const struct tls_settings *settings;
 	const struct certificate *own; /* what we show; NULL: nothing */
+	const struct address *source;  /* to connect from; len 0: any */
 	bool is_implicit;
 	uint64_t timeout_ms; /* of each step */
 };

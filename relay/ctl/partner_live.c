@@ -224,6 +224,7 @@ static void live_host(
 		.fqdn = connector->fqdn,
 		.settings = &connector->tls_settings,
 		.own = own == NULL ? NULL : own->certificate,
+		.source = &connector->source_address,
 		.is_implicit = connector->implicit_tls,
 		.timeout_ms = connector->connect_timeout_ms < LIVE_TIMEOUT_MS_MAX
 				      ? connector->connect_timeout_ms

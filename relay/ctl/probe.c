@@ -69,6 +69,12 @@ static bool link_connect_one(struct link *link, const struct addrinfo *at)
 	/* The time to send limits connect(), too (socket(7)). */
 	(void)setsockopt(link->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	(void)setsockopt(link->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	/* A partner may serve us for the address that we come from. */
+	if (link->options->source->len > 0 &&
+		link->options->source->sockaddr.ss_family == at->ai_family &&
+		bind(link->fd, (const struct sockaddr *)&link->options->source->sockaddr,
+			link->options->source->len) < 0)
+		return link_fail(link, PROBE_CONNECT, "source-address: %s", strerror(errno));
 	if (connect(link->fd, at->ai_addr, at->ai_addrlen) == 0)
 		return true;
 	(void)link_fail(link, PROBE_CONNECT, "%s",
