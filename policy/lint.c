@@ -237,13 +237,16 @@ static void lint_receive_rights(struct lint *lint, const struct receive_connecto
 			"receive-connector \"%s\": partners is among permission-groups, but "
 			"without domain-secure nobody proves to be one; set domain-secure = yes",
 			connector->name);
+	/* A partner's certificate is enough where it proves the domain. */
 	if (connector->client_certificate == CLIENT_CERTIFICATE_REQUIRE &&
+		!connector->domain_secure && groups != PERMISSION_INTERNAL &&
 		connector->tls_settings.trust_anchors == NULL &&
 		connector->tls_settings.spki_pin_count == 0)
 		lint_find(lint, connector->line,
 			"receive-connector \"%s\": client-certificate = require without "
-			"trust-anchors or spki-pins of its own, so no certificate is valid and "
-			"all mail is refused; add them, or set client-certificate = ask",
+			"trust-anchors or spki-pins of its own, so no certificate is valid, and "
+			"mail is taken from our own servers only; add them, or set "
+			"client-certificate = ask",
 			connector->name);
 }
 

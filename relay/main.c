@@ -31,6 +31,10 @@
 /* Certificates of peers that are remembered while no session shows them. */
 #define PEERS_KEPT 4096
 
+/* How often, and how long apart, a reload asks for an address that is in use. */
+#define PROBE_TURNS 100
+#define PROBE_PAUSE_MS 20
+
 #define DEFAULT_CONFIG "/etc/postern/postern.conf"
 
 static const char usage[] =
@@ -232,7 +236,8 @@ static void relay_on_crl(void *owner)
 {
 	struct relay *relay = owner;
 
-	for (unsigned i = 0; i < relay->started; i++)
+	/* On a thread of crl.h, maybe while workers are still being started. */
+	for (unsigned i = 0; i < relay->worker_count; i++)
 		worker_proof_changed(relay->workers[i]);
 }
 
@@ -254,11 +259,29 @@ static struct protolog_options relay_protolog_options(const struct policy *polic
 }
 
 /*
+ * An address that the reload before gave up may still be held by a worker that has not come to
+ * close it: then it is tried again, until no turn is left. Not on a worker.
+ */
+static int relay_probe_address(const struct address *address, unsigned *turns)
+{
+	const struct timespec pause = {.tv_nsec = PROBE_PAUSE_MS * 1000000L};
+	int rc = listener_probe(address);
+
+	while (rc == -EADDRINUSE && *turns > 0) {
+		--*turns;
+		(void)nanosleep(&pause, NULL);
+		rc = listener_probe(address);
+	}
+	return rc;
+}
+
+/*
  * Which bindings are new, and can be had? An address that is not of this machine is reported
  * and passed over, so that the other connectors are served (EXCHANGE 14 row 3).
  */
 static int relay_probe_bindings(const struct world *old, struct world *world, FILE *errors)
 {
+	unsigned turns = old == NULL ? 0 : PROBE_TURNS;
 	unsigned open = 0;
 
 	for (unsigned i = 0; i < world->binding_count; i++) {
@@ -271,7 +294,7 @@ static int relay_probe_bindings(const struct world *old, struct world *world, FI
 				old->bindings[j].is_open &&
 				address_is_equal(old->bindings[j].address, binding->address);
 		binding->is_new = !binding->is_open;
-		rc = binding->is_open ? 0 : listener_probe(binding->address);
+		rc = binding->is_open ? 0 : relay_probe_address(binding->address, &turns);
 		binding->is_open = rc == 0;
 		open += rc == 0;
 		if (rc == 0)
@@ -415,12 +438,13 @@ static int relay_stop(struct relay *relay)
 
 		rc = result < 0 ? result : rc;
 	}
+	/* Its threads wake workers. */
+	crl_stop();
 	relay_log_stats(relay);
 	for (unsigned i = 0; i < relay->worker_count; i++)
 		worker_destroy(&relay->workers[i]);
 	free(relay->workers);
 	protolog_stop();
-	crl_stop();
 	door_destroy(&relay->shared.door);
 	return rc;
 }

@@ -62,6 +62,8 @@ static void worker_follow_world(struct worker_session *own)
 	own->out_view->sessions--;
 	own->out_view = view;
 	own->out_view->sessions++;
+	/* It stands in the view that is held now, until the next move. */
+	own->session.authserv_id = view->world->policy->fqdn;
 }
 
 static bool worker_on_message(struct session *session)

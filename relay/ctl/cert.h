@@ -24,6 +24,7 @@
 #include "policy/policy.h"
 #include "relay/ctl/ctl.h"
 #include <limits.h>
+#include <sys/types.h>
 #include <time.h>
 
 struct bio_st;
@@ -104,7 +105,10 @@ const char *cert_why_weak_key(struct evp_pkey_st *key);
 
 struct cert_store {
 	char folder[PATH_MAX];
-	int fd; /* the folder; locked as long as it is open, -1: there is no folder */
+	int fd;         /* the folder; locked as long as it is open, -1: there is no folder */
+	bool has_owner; /* what is written is given to the user that the relay runs as */
+	uid_t uid;
+	gid_t gid;
 };
 
 enum cert_store_use { CERT_STORE_READ, CERT_STORE_WRITE };

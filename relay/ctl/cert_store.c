@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/bio.h>
+#include <pwd.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -22,21 +23,29 @@
 /* Beside a file that is replaced. */
 #define NEW_SUFFIX ".new"
 
+/* A keyword of the transport section, although the configuration as a whole may not be valid yet:
+ * it may name certificates that are still to be made here. NULL: it is not set. */
+static const char *config_word(struct config *config, const char *keyword)
+{
+	const struct config_value *value = NULL;
+
+	for (unsigned s = 0; value == NULL && s < config->section_count; s++)
+		if (config->sections[s].kind == SECTION_TRANSPORT)
+			value = config_next(config, s, keyword, NULL);
+	return value == NULL ? NULL : value->text;
+}
+
 /*
- * The keyword certificate-store, although the configuration as a whole may not be valid yet: it
- * may name certificates that are still to be made here. NULL after a message. Whoever only reads
- * gets "" where it is not set, since there may be certificate sections.
+ * The folder that the configuration names; NULL after a message. Whoever only reads gets "" where
+ * it is not set, since there may be certificate sections.
  */
-static const char *store_of_config(struct ctl *ctl, enum cert_store_use use)
+static const char *store_of_config(
+	struct ctl *ctl, enum cert_store_use use, struct config *config, int rc)
 {
 	static char folder[PATH_MAX];
-	static struct config config; /* never freed: it lives as long as we do */
-	const struct config_value *value = NULL;
 	const char *slash = strrchr(ctl->config, '/');
-	int rc;
+	const char *value = rc < 0 ? NULL : config_word(config, "certificate-store");
 
-	config.file = ctl->config;
-	rc = config_read(&config);
 	if (rc < 0 && (rc != -ENOENT || ctl->config_is_given)) {
 		ctl_error("%s: %s", ctl->config,
 			rc == -EINVAL
@@ -44,9 +53,6 @@ static const char *store_of_config(struct ctl *ctl, enum cert_store_use use)
 				: strerror(-rc));
 		return NULL;
 	}
-	for (unsigned s = 0; rc == 0 && value == NULL && s < config.section_count; s++)
-		if (config.sections[s].kind == SECTION_TRANSPORT)
-			value = config_next(&config, s, "certificate-store", NULL);
 	if (value == NULL && rc == 0 && use == CERT_STORE_READ)
 		return "";
 	if (value == NULL) {
@@ -57,9 +63,49 @@ static const char *store_of_config(struct ctl *ctl, enum cert_store_use use)
 	}
 	/* As the relay does: relative to the configuration. */
 	(void)snprintf(folder, sizeof(folder), "%.*s%s",
-		value->text[0] == '/' || slash == NULL ? 0 : (int)(slash - ctl->config + 1),
-		ctl->config, value->text);
+		value[0] == '/' || slash == NULL ? 0 : (int)(slash - ctl->config + 1), ctl->config,
+		value);
 	return folder;
+}
+
+/*
+ * What root writes must be readable for the user that the relay becomes: a reload reads keys as
+ * that user. Nobody else can give files away, and nobody else has to.
+ */
+static int store_find_owner(struct cert_store *store, struct config *config)
+{
+	const char *user = geteuid() == 0 ? config_word(config, "user") : NULL;
+	const struct passwd *entry;
+
+	if (user == NULL)
+		return 0;
+	errno = 0;
+	entry = getpwnam(user);
+	if (entry == NULL) {
+		int rc = errno != 0 ? -errno : -ENOENT;
+
+		ctl_error("user \"%s\" of the configuration: %s", user,
+			rc == -ENOENT ? "there is no such user" : strerror(-rc));
+		return rc;
+	}
+	store->has_owner = true;
+	store->uid = entry->pw_uid;
+	store->gid = entry->pw_gid;
+	return 0;
+}
+
+/* A folder that nobody but root can enter is given away; how others are set up is not ours. */
+static int store_give_folder(const struct cert_store *store, int fd)
+{
+	struct stat status;
+
+	if (!store->has_owner)
+		return 0;
+	if (fstat(fd, &status) < 0)
+		return -errno;
+	if (status.st_uid != 0 || (status.st_mode & 077) != 0)
+		return 0;
+	return fchown(fd, store->uid, store->gid) < 0 ? -errno : 0;
 }
 
 /* Empties and removes a folder of ours, which has no folders in it. */
@@ -104,12 +150,22 @@ static int store_lock(struct cert_store *store, enum cert_store_use use)
 
 int cert_store_open(struct ctl *ctl, enum cert_store_use use, struct cert_store *store)
 {
-	const char *folder = ctl->store != NULL ? ctl->store : store_of_config(ctl, use);
-	int rc = 0;
+	static struct config config; /* never freed: it lives as long as we do */
+	const char *folder = ctl->store;
+	int rc = -ENOENT;
 
-	store->fd = -1;
+	*store = (struct cert_store){.fd = -1};
+	/* The configuration that is there by default says nothing about another store. */
+	config.file = ctl->config;
+	if (folder == NULL || (use == CERT_STORE_WRITE && ctl->config_is_given))
+		rc = config_read(&config);
+	if (folder == NULL)
+		folder = store_of_config(ctl, use, &config, rc);
 	if (folder == NULL)
 		return CTL_FAILED;
+	if (rc == 0 && use == CERT_STORE_WRITE && store_find_owner(store, &config) < 0)
+		return CTL_FAILED;
+	rc = 0;
 	if (snprintf(store->folder, sizeof(store->folder), "%s", folder) >=
 		(int)sizeof(store->folder) - 100) {
 		ctl_error("%s: the name of the store is too long", folder);
@@ -127,6 +183,8 @@ int cert_store_open(struct ctl *ctl, enum cert_store_use use, struct cert_store 
 	if (rc == 0)
 		rc = store_lock(store, use);
 	if (rc == 0)
+		rc = store_give_folder(store, store->fd);
+	if (rc == 0)
 		return CTL_OK;
 	ctl_error("%s: %s, expected the folder of the certificate store", folder, strerror(-rc));
 	cert_store_close(store);
@@ -140,8 +198,12 @@ void cert_store_close(struct cert_store *store)
 	store->fd = -1;
 }
 
-/* Writes a new file in a folder, to the disk; one that is left there is written over. */
-static int file_write(int folder, const char *name, BIO *content, unsigned mode)
+/*
+ * Writes a new file in a folder, to the disk; one that is left there is written over. It is given
+ * to the owner of the store, if there are both.
+ */
+static int file_write(
+	const struct cert_store *store, int folder, const char *name, BIO *content, unsigned mode)
 {
 	char *data = NULL;
 	long left = BIO_get_mem_data(content, &data);
@@ -160,6 +222,8 @@ static int file_write(int folder, const char *name, BIO *content, unsigned mode)
 		data += len > 0 ? len : 0;
 		left -= len > 0 ? len : 0;
 	}
+	if (rc == 0 && store != NULL && store->has_owner && fchown(fd, store->uid, store->gid) < 0)
+		rc = -errno;
 	if (rc == 0 && fchmod(fd, mode) < 0)
 		rc = -errno;
 	if (rc == 0 && fsync(fd) < 0)
@@ -176,15 +240,19 @@ static unsigned file_mode(const char *name)
 	return strcmp(name, "key.pem") == 0 ? 0600 : 0644;
 }
 
-static int entry_write(int store, const struct cert_file *files)
+static int entry_write(const struct cert_store *store, const struct cert_file *files)
 {
-	int rc = mkdirat(store, NEW_FOLDER, 0700) < 0 ? -errno : 0;
-	int fd = rc < 0 ? -1 : openat(store, NEW_FOLDER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int rc = mkdirat(store->fd, NEW_FOLDER, 0700) < 0 ? -errno : 0;
+	int fd = rc < 0 ? -1
+			: openat(store->fd, NEW_FOLDER,
+				  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 	if (rc == 0 && fd < 0)
 		rc = -errno;
 	for (; rc == 0 && files->content != NULL; files++)
-		rc = file_write(fd, files->name, files->content, file_mode(files->name));
+		rc = file_write(store, fd, files->name, files->content, file_mode(files->name));
+	if (rc == 0)
+		rc = store_give_folder(store, fd);
 	if (rc == 0 && fsync(fd) < 0)
 		rc = -errno;
 	if (fd >= 0)
@@ -192,17 +260,19 @@ static int entry_write(int store, const struct cert_file *files)
 	return rc;
 }
 
-static int entry_replace(int folder, const struct cert_file *files)
+static int entry_replace(const struct cert_store *store, int folder, const struct cert_file *files)
 {
 	char beside[64];
 	int rc = 0;
 
 	for (; rc == 0 && files->content != NULL; files++) {
 		(void)snprintf(beside, sizeof(beside), "%s" NEW_SUFFIX, files->name);
-		rc = file_write(folder, beside, files->content, file_mode(files->name));
+		rc = file_write(store, folder, beside, files->content, file_mode(files->name));
 		if (rc == 0 && renameat(folder, beside, folder, files->name) < 0)
 			rc = -errno;
 	}
+	if (rc == 0)
+		rc = store_give_folder(store, folder);
 	if (rc == 0 && fsync(folder) < 0)
 		rc = -errno;
 	return rc;
@@ -214,12 +284,12 @@ int cert_store_put(const struct cert_store *store, const char *id, const struct 
 	int rc;
 
 	if (folder >= 0) {
-		rc = entry_replace(folder, files);
+		rc = entry_replace(store, folder, files);
 		(void)close(folder);
 	} else if (errno != ENOENT) {
 		rc = -errno;
 	} else {
-		rc = entry_write(store->fd, files);
+		rc = entry_write(store, files);
 		if (rc == 0 && renameat(store->fd, NEW_FOLDER, store->fd, id) < 0)
 			rc = -errno;
 		if (rc < 0)
@@ -291,7 +361,7 @@ int cert_file_write(const char *file, BIO *content, unsigned mode)
 		   (int)sizeof(beside)) {
 		rc = -ENAMETOOLONG;
 	} else {
-		rc = file_write(AT_FDCWD, beside, content, mode);
+		rc = file_write(NULL, AT_FDCWD, beside, content, mode);
 		if (rc == 0 && rename(beside, file) < 0) {
 			rc = -errno;
 			(void)unlink(beside);

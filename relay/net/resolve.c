@@ -4,6 +4,7 @@
 #include "relay/base/stats.h"
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unbound.h>
@@ -126,6 +127,18 @@ static int resolver_configure(struct ub_ctx *ctx, const struct policy *policy)
 	return rc;
 }
 
+/* The first context of the process sets up what all share, without a lock of its own. */
+static struct ub_ctx *resolver_create_context(void)
+{
+	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+	struct ub_ctx *ctx;
+
+	(void)pthread_mutex_lock(&mutex);
+	ctx = ub_ctx_create();
+	(void)pthread_mutex_unlock(&mutex);
+	return ctx;
+}
+
 int resolver_create(struct loop *loop, const struct policy *policy, struct resolver **out,
 	char *error, size_t error_bytes)
 {
@@ -139,7 +152,7 @@ int resolver_create(struct loop *loop, const struct policy *policy, struct resol
 	if (getrandom(&resolver->random, sizeof(resolver->random), 0) < 0)
 		resolver->random = loop_now_ms(loop);
 	resolver->random |= 1;
-	resolver->ctx = ub_ctx_create();
+	resolver->ctx = resolver_create_context();
 	if (resolver->ctx == NULL) {
 		free(resolver);
 		return -ENOMEM;

@@ -16,7 +16,7 @@
 /* And lists in use are asked for again so often, since those nobody asks for are not refreshed. */
 #define KNOWN_LIFE_S 3600
 
-/* Longest chain that is looked at for lists; OpenSSL's own limit of depth is 100. */
+/* Longest chain that is valid, anchor and all; OpenSSL's own limit of depth is 100. */
 #define CHAIN_DEPTH_MAX 32
 
 /* Of several faults the one that tells most is the verdict: the highest here. */
@@ -137,7 +137,10 @@ static bool chain_forgives(struct chain_run *run, X509 *certificate, int depth, 
 	return true;
 }
 
-/* Each fault is noted, and verification goes on to find the others. */
+/*
+ * Each fault is noted, and verification goes on to find the others; but not for a stranger, since
+ * every signature of his chain costs us more than him. The fault that ends it is the verdict.
+ */
 static int chain_on_verify(int ok, X509_STORE_CTX *ctx)
 {
 	struct chain_run *run = X509_STORE_CTX_get_app_data(ctx);
@@ -154,7 +157,7 @@ static int chain_on_verify(int ok, X509_STORE_CTX *ctx)
 		return 1;
 	}
 	chain_blame(run, verdict);
-	return 1;
+	return chain_rank[verdict] < chain_rank[VERDICT_UNTRUSTED_ROOT] ? 1 : 0;
 }
 
 /* The purpose of the peer's role; set after the store's parameters were taken over. */
@@ -335,6 +338,8 @@ void chain_judge(const struct trust *trust, X509 *leaf, STACK_OF(X509) * sent,
 		.verdict = VERDICT_VALID};
 
 	chain_verify(&run, &run.chain);
+	if (sk_X509_num(run.chain) > CHAIN_DEPTH_MAX)
+		chain_blame(&run, VERDICT_INVALID);
 	if (chain_wants_lists(&run)) {
 		run.lists = sk_X509_CRL_new_null();
 		if (run.lists == NULL) {

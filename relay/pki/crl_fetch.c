@@ -5,10 +5,12 @@
 #include "relay/pki/chain.h"
 #include <dirent.h>
 #include <errno.h>
+#include <netdb.h>
 #include <openssl/err.h>
 #include <openssl/http.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,6 +20,9 @@
 
 /* Connections of one URL: it, and so many places that it redirects to. */
 #define CONNECTS_MAX 5
+
+/* How long it is found out whether somebody listens there at all. */
+#define REFUSAL_MS 500
 
 #define PATH_BYTES 4096
 
@@ -148,6 +153,51 @@ void crl_fetch_cancel(struct crl_fetch *fetch)
 	(void)pthread_mutex_unlock(&fetch->mutex);
 }
 
+/* Does the address say no at once? Undecided after a moment is no. */
+static bool address_refuses(const struct addrinfo *at)
+{
+	int fd = socket(at->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct pollfd ready = {.fd = fd, .events = POLLOUT};
+	socklen_t len = sizeof(int);
+	int error = 0;
+
+	if (fd < 0)
+		return false;
+	if (connect(fd, at->ai_addr, at->ai_addrlen) < 0)
+		error = errno;
+	if (error == EINPROGRESS && poll(&ready, 1, REFUSAL_MS) == 1 &&
+		getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+		error = errno;
+	(void)close(fd);
+	return error == ECONNREFUSED;
+}
+
+/*
+ * Nobody listens there. OpenSSL would try again until the time is up (BIO_do_connect_retry()),
+ * and somebody may be waiting to send mail. A proxy is asked for it anyway.
+ */
+static bool fetch_is_refused(const char *url)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+	struct addrinfo *list = NULL;
+	char *host = NULL;
+	char *port = NULL;
+	bool refused = false;
+
+	if (getenv("http_proxy") != NULL || getenv("HTTP_PROXY") != NULL ||
+		OSSL_HTTP_parse_url(url, NULL, NULL, &host, &port, NULL, NULL, NULL, NULL) != 1)
+		return false;
+	if (getaddrinfo(host, port, &hints, &list) == 0) {
+		refused = list != NULL;
+		for (const struct addrinfo *at = list; at != NULL && refused; at = at->ai_next)
+			refused = address_refuses(at);
+		freeaddrinfo(list);
+	}
+	OPENSSL_free(host);
+	OPENSSL_free(port);
+	return refused;
+}
+
 static X509_CRL *fetch_one(struct crl_fetch *fetch, const char *url)
 {
 	int timeout_s = (int)((fetch->timeout_ms + 999) / 1000);
@@ -156,6 +206,10 @@ static X509_CRL *fetch_one(struct crl_fetch *fetch, const char *url)
 
 	fetch->connects = 0;
 	fetch->due_ms = crl_now_ms() + fetch->timeout_ms;
+	if (fetch_is_refused(url)) {
+		ERR_raise(ERR_LIB_BIO, BIO_R_CONNECT_ERROR);
+		return NULL;
+	}
 	body = OSSL_HTTP_get(url, NULL, NULL, NULL, NULL, fetch_on_bio, fetch, 0, NULL, NULL, 1,
 		LIST_BYTES_MAX, timeout_s > 0 ? timeout_s : 1);
 	(void)fetch_note(fetch, -1);

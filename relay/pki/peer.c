@@ -15,6 +15,16 @@
 /* A peer may send a chain of 100 KB; one larger than this is not kept when nobody uses it. */
 #define KEPT_BYTES_MAX 32768
 
+/* All of those together: decoded, they take some times as much. */
+#define IDLE_BYTES_MAX (16u << 20)
+
+/*
+ * What beside the leaf is looked at, and how many names of it. A certificate with more is
+ * invalid for everybody, and has no names.
+ */
+#define SENT_MAX 32
+#define NAMES_MAX 1024
+
 #define DIGEST_BYTES 32
 
 struct peer_memory {
@@ -33,8 +43,10 @@ struct peer_entry {
 	uint8_t digest[DIGEST_BYTES];
 	uint8_t leaf_digest[DIGEST_BYTES];
 	unsigned uses;
-	uint64_t used_at; /* by the cache's clock of uses */
-	size_t bytes;     /* of leaf and chain */
+	uint64_t used_at;  /* by the cache's clock of uses */
+	size_t bytes;      /* of leaf and chain */
+	bool is_excessive; /* more was sent than is looked at: it is invalid */
+	bool is_detached;  /* the cache is gone: the last user frees it */
 	X509 *leaf;
 	STACK_OF(X509) * chain; /* without the leaf; NULL: none */
 	void *names;            /* what peer.names points into */
@@ -50,6 +62,7 @@ static struct peer_cache {
 	struct link idle;
 	unsigned idle_count;
 	unsigned idle_max;
+	size_t idle_bytes;
 	uint64_t clock;
 } cache = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
@@ -62,6 +75,7 @@ int peer_cache_create(unsigned entries)
 	cache.buckets = calloc(cache.bucket_count, sizeof(struct peer_entry *));
 	link_init(&cache.idle);
 	cache.idle_count = 0;
+	cache.idle_bytes = 0;
 	cache.idle_max = entries;
 	return cache.buckets == NULL ? -ENOMEM : 0;
 }
@@ -81,7 +95,9 @@ void peer_cache_destroy(void)
 			struct peer_entry *entry = cache.buckets[i];
 
 			cache.buckets[i] = entry->next;
-			entry_free(entry);
+			entry->is_detached = entry->uses > 0;
+			if (!entry->is_detached)
+				entry_free(entry);
 		}
 	}
 	free(cache.buckets);
@@ -179,7 +195,10 @@ static void names_add_common(struct name_list *list, const X509_NAME *subject)
 	}
 }
 
-/* Counts first, then copies: a peer may have many names, and none of them is cut. */
+/*
+ * Counts first, then copies: a peer may have many names, and none of them is cut. Of one with too
+ * many even the common name is not there, since it would count in place of the others.
+ */
 static bool entry_create_names(struct peer_entry *entry)
 {
 	int critical = -1;
@@ -195,6 +214,11 @@ static bool entry_create_names(struct peer_entry *entry)
 		return false;
 	names_add_dns(&sizes, alternatives);
 	names_add_common(&sizes, subject);
+	if (sizes.count > NAMES_MAX) {
+		entry->is_excessive = true;
+		GENERAL_NAMES_free(alternatives);
+		return true;
+	}
 	entry->names = calloc(1, sizes.count * sizeof(struct span) + sizes.used + 1);
 	if (entry->names != NULL) {
 		list.spans = entry->names;
@@ -303,14 +327,16 @@ static struct peer_entry *entry_create(X509 *leaf, STACK_OF(X509) * chain)
 	(void)X509_up_ref(leaf);
 	entry->leaf = leaf;
 	entry->bytes = certificate_settle(leaf);
-	if (sk_X509_num(chain) > begin) {
+	entry->is_excessive = sk_X509_num(chain) - begin > SENT_MAX;
+	if (sk_X509_num(chain) > begin && !entry->is_excessive) {
 		entry->chain = X509_chain_up_ref(chain);
 		if (entry->chain != NULL && begin == 1)
 			X509_free(sk_X509_shift(entry->chain));
 	}
 	for (int i = 0; i < sk_X509_num(entry->chain); i++)
 		entry->bytes += certificate_settle(sk_X509_value(entry->chain, i));
-	if ((sk_X509_num(chain) > begin && entry->chain == NULL) || !entry_read(entry)) {
+	if ((sk_X509_num(chain) > begin && entry->chain == NULL && !entry->is_excessive) ||
+		!entry_read(entry)) {
 		entry_free(entry);
 		return NULL;
 	}
@@ -353,6 +379,7 @@ static void entry_use(struct peer_entry *entry)
 	if (entry->uses++ == 0 && link_is_queued(&entry->idle)) {
 		link_remove(&entry->idle);
 		cache.idle_count--;
+		cache.idle_bytes -= entry->bytes;
 	}
 	entry->used_at = ++cache.clock;
 }
@@ -367,7 +394,7 @@ static void entry_forget(struct peer_entry *entry)
 	entry_free(entry);
 }
 
-/* Nobody uses it any more: it is kept for who comes again, in place of the oldest. */
+/* Nobody uses it any more: it is kept for who comes again, in place of the oldest ones. */
 static void entry_retire(struct peer_entry *entry)
 {
 	if (entry->bytes > KEPT_BYTES_MAX || cache.idle_max == 0) {
@@ -376,12 +403,16 @@ static void entry_retire(struct peer_entry *entry)
 	}
 	list_append(&cache.idle, &entry->idle);
 	cache.idle_count++;
-	if (cache.idle_count > cache.idle_max) {
-		struct link *oldest = list_take(&cache.idle);
+	cache.idle_bytes += entry->bytes;
+	while (cache.idle_count > cache.idle_max || cache.idle_bytes > IDLE_BYTES_MAX) {
+		struct link *link = list_take(&cache.idle);
+		struct peer_entry *oldest;
 
-		ASSERT(oldest != NULL);
+		ASSERT(link != NULL);
+		oldest = OWNER_OF(link, struct peer_entry, idle);
 		cache.idle_count--;
-		entry_forget(OWNER_OF(oldest, struct peer_entry, idle));
+		cache.idle_bytes -= oldest->bytes;
+		entry_forget(oldest);
 	}
 }
 
@@ -458,7 +489,9 @@ void peer_release(struct peer **peer)
 	*peer = NULL;
 	(void)pthread_mutex_lock(&cache.mutex);
 	ASSERT(entry->uses > 0);
-	if (--entry->uses == 0)
+	if (--entry->uses == 0 && entry->is_detached)
+		entry_free(entry);
+	else if (entry->uses == 0)
 		entry_retire(entry);
 	(void)pthread_mutex_unlock(&cache.mutex);
 }
@@ -517,6 +550,8 @@ enum verdict peer_judge(struct peer *peer, const struct trust *trust, enum peer_
 
 	if (out_is_pending != NULL)
 		*out_is_pending = false;
+	if (entry->is_excessive)
+		return VERDICT_INVALID;
 	if (memory_recall(entry, trust->id, purpose, generation, now, &answer.verdict))
 		return answer.verdict;
 	chain_judge(trust, entry->leaf, entry->chain, purpose, now, &answer);

@@ -133,7 +133,9 @@ bool admission_prove(struct session *session, struct grant *out)
 	admission_grant(&admission, out);
 	session->is_proved = admission_is_proof(connector, &peer, &admission);
 	*shown = peer.connector_verdict;
-	if (peer.has_certificate && admission.role != ROLE_ANONYMOUS)
+	/* Who is secured elsewhere has shown nothing by a certificate. */
+	if (peer.has_certificate && admission.role != ROLE_ANONYMOUS &&
+		!connector->external_authoritative)
 		*shown = VERDICT_VALID;
 	return *shown == VERDICT_NOT_ASKED || *shown == VERDICT_VALID;
 }
@@ -141,17 +143,20 @@ bool admission_prove(struct session *session, struct grant *out)
 bool admission_is_possible(const struct session *session)
 {
 	const struct receive_connector *connector = admission_connector(session);
-	const struct admission_inquiry inquiry = {
+	struct admission_inquiry inquiry = {
 		.session = session, .now = time(NULL), .may_wait = true};
-	enum verdict verdict;
+	struct admit_peer peer = {0};
+	struct admission admission;
 
 	if (connector->require_tls && session->conn.facts.version == NULL)
 		return false;
 	if (connector->client_certificate != CLIENT_CERTIFICATE_REQUIRE)
 		return true;
-	/* While a revocation list is on its way nothing is known against it. */
-	verdict = admission_judge_for_connector(&inquiry, connector);
-	return verdict == VERDICT_VALID || verdict == VERDICT_NOT_ASKED;
+	/* Good by the connector's rules, one of our own, or a partner's: as for the null sender.
+	 * While a revocation list is on its way nothing is known against it. */
+	peer = admission_peer(&inquiry, connector);
+	admit_sender(session->world->policy, connector, &peer, span_of("<>"), NULL, &admission);
+	return admission.status == ADMIT_OK || admission.status == ADMIT_WAIT;
 }
 
 static void admission_count(enum admit_status status)

@@ -148,7 +148,9 @@ static void body_judge(struct session *session)
 		refusal = "554 5.4.6 Hop count exceeded - possible mail loop\r\n";
 	else if (flaws & (BODY_BARE_CR | BODY_BARE_LF) && connector->bare_newline == NEWLINE_REJECT)
 		refusal = "550 5.6.11 Bare CR or LF in a message is not allowed\r\n";
-	else if (flaws & BODY_NUL && connector->nul == NEWLINE_REJECT)
+	/* BINARYMIME frees the body of the rule, not the header (RFC 3030 3). */
+	else if ((flaws & BODY_NUL || transaction->header.has_nul) &&
+		 connector->nul == NEWLINE_REJECT)
 		refusal = "550 5.6.0 NUL in a message is not allowed\r\n";
 	if (refusal != NULL)
 		session_discard(session, span_of(refusal));

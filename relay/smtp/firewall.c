@@ -18,6 +18,7 @@ enum firewall_state {
 	FIREWALL_COMMENT_END, /* the same, a line has ended */
 	FIREWALL_TOKEN,       /* the authserv-id, equal to ours so far */
 	FIREWALL_QUOTED,      /* the same in quotes */
+	FIREWALL_OTHER,       /* it is not ours by its letters: has it a U-label? */
 	FIREWALL_EMPTY,       /* a CR behind CR LF: the end of the header, if a LF comes next */
 	FIREWALL_BODY,
 };
@@ -58,9 +59,13 @@ static void firewall_enter(struct firewall *firewall, enum firewall_state state)
 void firewall_init(struct firewall *firewall, unsigned classes, const char *authserv_id)
 {
 	/* What stands before the message ends in CR LF, or there is nothing. */
-	*firewall = (struct firewall){
-		.classes = classes, .authserv_id = authserv_id, .tail = 2, .tail_saved = 2};
-	firewall_enter(firewall, FIREWALL_START_PASS);
+	*firewall = (struct firewall){.classes = classes,
+		.authserv_id = authserv_id,
+		.is_idn = strcasestr(authserv_id, "xn--") != NULL,
+		.tail = 2,
+		.tail_saved = 2};
+	/* A folded line at the very start would go on with the field that we put before it. */
+	firewall_enter(firewall, FIREWALL_START_DROP);
 }
 
 static bool is_blank(uint8_t byte)
@@ -101,6 +106,22 @@ static enum firewall_act firewall_discard(struct firewall *firewall)
 	firewall->tail = firewall->tail_saved;
 	firewall->removed++;
 	return ACT_DISCARD;
+}
+
+/*
+ * The authserv-id differs from ours in this byte. A U-label may be the same as our A-label; it is
+ * not worth finding out which, for hardly anybody writes one there.
+ */
+static enum firewall_act firewall_differ(struct firewall *firewall, uint8_t byte)
+{
+	if (!firewall->is_idn)
+		return firewall_release(firewall, ACT_RELEASE);
+	if (byte >= 0x80)
+		return firewall_discard(firewall);
+	if (is_line_end(byte) || is_blank(byte) || byte == ';' || byte == '(' || byte == '"')
+		return firewall_release(firewall, ACT_RELEASE_BEFORE);
+	firewall_enter(firewall, FIREWALL_OTHER);
+	return ACT_HOLD;
 }
 
 /* One byte more of the name. */
@@ -194,7 +215,7 @@ static enum firewall_act firewall_token(struct firewall *firewall, uint8_t byte)
 		return ACT_DISCARD;
 	}
 	if (want == '\0' || to_lower(byte) != to_lower(want))
-		return firewall_release(firewall, ACT_RELEASE);
+		return firewall_differ(firewall, byte);
 	firewall->matched++;
 	return ACT_HOLD;
 }
@@ -213,7 +234,7 @@ static enum firewall_act firewall_quoted(struct firewall *firewall, uint8_t byte
 		return firewall_discard(firewall);
 	firewall->is_escaped = false;
 	if (want == '\0' || to_lower(byte) != to_lower(want))
-		return firewall_release(firewall, ACT_RELEASE);
+		return firewall_differ(firewall, byte);
 	firewall->matched++;
 	return ACT_HOLD;
 }
@@ -324,6 +345,8 @@ static enum firewall_act firewall_byte(struct firewall *firewall, uint8_t byte)
 		return firewall_token(firewall, byte);
 	case FIREWALL_QUOTED:
 		return firewall_quoted(firewall, byte);
+	case FIREWALL_OTHER:
+		return firewall_differ(firewall, byte);
 	case FIREWALL_EMPTY:
 		return firewall_empty(firewall, byte);
 	case FIREWALL_BODY:

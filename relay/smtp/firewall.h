@@ -8,7 +8,8 @@
  * Pure and incremental: any split of the input gives the same output. A field goes with
  * its folded lines. Its name is compared without regard to case, up to the colon; blanks before
  * the colon (obsolete syntax, RFC 5322 4.5) do not hide it. Up to FIREWALL_HELD_MAX bytes are held
- * back until a field's name is known; nothing else is copied.
+ * back until a field's name is known; nothing else is copied. A message that begins with a folded
+ * line continues no field of its own, but would continue ours: that line is taken out, too.
  *
  *   START --name known--> PASS or DROP --line end, next byte no blank--> START ... empty line: BODY
  *
@@ -25,7 +26,8 @@
 enum firewall_class {
 	FIREWALL_ORGANIZATION = 1, /* X-MS-Exchange-Organization-*, X-MS-Exchange-Forest-* */
 	FIREWALL_STAMP = 2,        /* our own: X-Postern-*; and Authentication-Results fields
-				      whose authserv-id is ours (RFC 8601 5) */
+				      whose authserv-id is ours (RFC 8601 5), or has a U-label
+				      while ours has an A-label */
 };
 
 #define FIREWALL_HELD_MAX 512
@@ -37,6 +39,7 @@ struct firewall {
 	bool has_auth_as;        /* X-MS-Exchange-Organization-AuthAs was there, and has passed */
 	bool is_done;            /* the empty line has passed: the rest is body */
 	/* private */
+	bool is_idn; /* our authserv-id has an A-label */
 	uint8_t state;
 	uint8_t name;  /* which of those to look for the line begins with */
 	uint8_t alive; /* names that the bytes so far may become; bits */

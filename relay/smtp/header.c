@@ -169,5 +169,6 @@ void header_scan(struct header_scan *scan, struct span text)
 		if (at < text.len)
 			header_enter(scan, header_scan_byte(scan, text.data[at++]));
 	}
+	scan->has_nul |= span_find(span_head(text, at), '\0') < at;
 	scan->bytes += at;
 }

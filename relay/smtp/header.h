@@ -16,6 +16,7 @@ struct header_scan {
 	uint64_t bytes; /* length of the header section so far, with the empty line */
 	unsigned received_count;
 	unsigned local_count; /* of these, by us */
+	bool has_nul;
 	/* private */
 	const char *fqdn;
 	uint8_t state;

@@ -116,7 +116,7 @@ struct session {
 	const struct session_world *world;
 	const struct receive_connector *connector;
 	const struct tls_context *tls_context; /* NULL: no TLS here */
-	const char *authserv_id;               /* transport fqdn of the connector's snapshot */
+	const char *authserv_id;               /* transport fqdn; its owner changes it at MAIL */
 	struct sink *sink;
 
 	enum session_state state;

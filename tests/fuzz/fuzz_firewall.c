@@ -149,7 +149,7 @@ static bool plain_has_ended(const struct plain_out *out)
 
 static void plain_filter(struct span in, unsigned classes, struct plain_out *out)
 {
-	bool is_dropped = false;
+	bool is_dropped = true; /* what is folded at the very start continues nothing */
 	bool has_ended = false;
 
 	while (in.len > 0 && !has_ended) {

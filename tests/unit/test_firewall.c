@@ -48,7 +48,7 @@ static void firewall_check(const struct firewall *firewall, const struct firewal
 }
 
 /* In two pieces at each place, and byte by byte. */
-static void firewall_check_splits(const struct firewall_case *row)
+static void firewall_check_splits_as(const struct firewall_case *row, const char *ours)
 {
 	struct span in = span_of(row->in);
 	struct firewall firewall;
@@ -56,18 +56,23 @@ static void firewall_check_splits(const struct firewall_case *row)
 
 	for (size_t cut = 0; cut <= in.len; cut++) {
 		out.len = 0;
-		firewall_init(&firewall, BOTH, OURS);
+		firewall_init(&firewall, BOTH, ours);
 		firewall_give(&firewall, &out, span_head(in, cut));
 		firewall_give(&firewall, &out, span_skip(in, cut));
 		out_add(&out, firewall_end(&firewall));
 		firewall_check(&firewall, &out, row, "cut at", cut);
 	}
 	out.len = 0;
-	firewall_init(&firewall, BOTH, OURS);
+	firewall_init(&firewall, BOTH, ours);
 	for (size_t at = 0; at < in.len; at++)
 		firewall_give(&firewall, &out, span_head(span_skip(in, at), 1));
 	out_add(&out, firewall_end(&firewall));
 	firewall_check(&firewall, &out, row, "bytes", 0);
+}
+
+static void firewall_check_splits(const struct firewall_case *row)
+{
+	firewall_check_splits_as(row, OURS);
 }
 
 #define ORG "X-MS-Exchange-Organization-"
@@ -99,6 +104,10 @@ static void test_firewall_prefixes(void **state)
 			"XX-Postern-A: b\r\nX-MS-Exchange-Forests-A: b\r\n", 0},
 		{"no colon", ORG "C\r\nA: b\r\n\r\n", ORG "C\r\nA: b\r\n\r\n", 0},
 		{"a colon on the next line", ORG "C\r\n : d\r\n\r\n", ORG "C\r\n : d\r\n\r\n", 0},
+		{"a continuation of nothing", " x\r\n\ty\r\nA: b\r\n\r\n c\r\n",
+			"A: b\r\n\r\n c\r\n", 0},
+		{"blanks, then the body", " \r\n\r\n c\r\n", "\r\n c\r\n", 0},
+		{"a continuation of nothing, the end", "\tx", "", 0},
 		{"a continuation of another field", "A: b\r\n " ORG "C: d\r\n\r\n",
 			"A: b\r\n " ORG "C: d\r\n\r\n", 0},
 		{"in the value", "A: " ORG "C: d\r\n\r\n", "A: " ORG "C: d\r\n\r\n", 0},
@@ -184,6 +193,28 @@ static void test_firewall_results(void **state)
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(cases); i++)
 		firewall_check_splits(&cases[i]);
+}
+
+/* Our name has an A-label: who writes the U-label means us (RFC 8601 2.5). */
+static void test_firewall_idn(void **state)
+{
+	static const struct firewall_case cases[] = {
+		{"A-label", AR " mx.XN--bcher-kva.test; x\r\n\r\n", "\r\n", 1},
+		{"U-label", AR " mx.b\303\274cher.test; x\r\n\r\n", "\r\n", 1},
+		{"U-label in quotes", AR "\"MX.B\303\234cher.test\"; x\r\n y\r\n\r\n", "\r\n", 1},
+		{"the end in a U-label", AR " mx.b\303\274", "", 1},
+		{"of another", AR " mx.other.test; \303\274\r\n\r\n",
+			AR " mx.other.test; \303\274\r\n\r\n", 0},
+		{"of another in quotes", AR " \"other\" \303\274\r\n\r\n",
+			AR " \"other\" \303\274\r\n\r\n", 0},
+		{"of another, a quote that never ends", AR " \"other\r\n\303\274: b\r\n\r\n",
+			AR " \"other\r\n\303\274: b\r\n\r\n", 0},
+		{"of another at the end of all", AR " other", AR " other", 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++)
+		firewall_check_splits_as(&cases[i], "mx.xn--bcher-kva.test");
 }
 
 /* Text and its NUL. */
@@ -324,6 +355,7 @@ int main(void)
 		cmocka_unit_test(test_firewall_prefixes),
 		cmocka_unit_test(test_firewall_bare_newlines),
 		cmocka_unit_test(test_firewall_results),
+		cmocka_unit_test(test_firewall_idn),
 		cmocka_unit_test(test_firewall_long),
 		cmocka_unit_test(test_firewall_classes),
 		cmocka_unit_test(test_firewall_auth_as),

@@ -70,6 +70,7 @@ static bool found_at(unsigned line, const char *fragment)
 #define WAY                                                     \
 	"send-connector adatum { address-spaces = adatum.com\n" \
 	" domain-secure = yes }\n"
+#define OWN "internal-server hub { spki-pins = \"" PIN "\" }\n"
 #define PARTNER "partner adatum { domains = adatum.com trust-anchors = good.pem }\n"
 
 /* Both ways, as domain-security.conf: nothing to find. */
@@ -83,6 +84,14 @@ static void test_clean(void **state)
 		CERTIFICATE DOOR PARTNER "send-connector inside { domain-secure = yes }\n",
 		CERTIFICATE INSIDE DOOR
 		"send-connector all { address-spaces = \"*\" domain-secure = yes }\n" PARTNER,
+		/* The partner's anchors are enough, and the keys of our own servers. */
+		CERTIFICATE INSIDE WAY PARTNER
+		"receive-connector p { type = partner client-certificate = require\n"
+		" remote-ip-ranges = 198.51.100.1 bindings = \"127.0.0.1:2525\"\n"
+		" send-connector = inside }\n",
+		CERTIFICATE INSIDE OWN
+		"receive-connector p { type = internal client-certificate = require\n"
+		" bindings = \"127.0.0.1:2525\" send-connector = inside }\n",
 		/* Nothing is said of what is not enabled. */
 		CERTIFICATE INSIDE DOOR WAY PARTNER
 		"receive-connector off { enabled = no type = partner\n"
@@ -158,11 +167,11 @@ static const struct finding rows[] = {
 		       " send-connector = inside permission-groups = {anonymous, partners} }\n",
 		2, "without domain-secure nobody proves to be one"},
 	{"valid for nobody",
-		CERTIFICATE INSIDE WAY PARTNER
-		"receive-connector p { type = partner client-certificate = require\n"
-		" remote-ip-ranges = 198.51.100.1 bindings = \"127.0.0.1:2525\"\n"
+		CERTIFICATE INSIDE OWN
+		"receive-connector p { type = internal client-certificate = require\n"
+		" permission-groups = {anonymous, internal} bindings = \"127.0.0.1:2525\"\n"
 		" send-connector = inside }\n",
-		6, "so no certificate is valid"},
+		4, "so no certificate is valid"},
 	{"unsecured in",
 		CERTIFICATE INSIDE DOOR WAY PARTNER
 		"receive-connector other { bindings = \"127.0.0.1:2526\" send-connector = inside\n"
