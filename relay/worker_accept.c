@@ -47,15 +47,21 @@ static bool worker_find_way(const struct policy *policy, const struct session *s
 	return old == NULL || *out != NULL;
 }
 
-/* The world has changed since its last message: the next goes as the new one says. */
+/*
+ * The world has changed since its last message: the next goes as the new one says. If that knows no
+ * way for it, there is none: the old one was allowed by rules that are not in force any more.
+ */
 static void worker_follow_world(struct worker_session *own)
 {
 	struct view *view = own->worker->view;
 	const struct send_connector *connector = NULL;
 
-	if (own->out_view == view ||
-		!worker_find_way(view->world->policy, &own->session, &connector))
+	if (own->out_view == view)
 		return;
+	if (!worker_find_way(view->world->policy, &own->session, &connector)) {
+		own->session.is_draining = true;
+		return;
+	}
 	proxy_move(&own->proxy, &(const struct proxy_options){.router = view->router,
 					.connector = connector,
 					.session = own->session.id});

@@ -43,9 +43,12 @@ void hosts_ask(struct hosts *hosts, const char *domain)
 
 void hosts_resolved(struct hosts *hosts, enum resolve_status status, uint64_t now_ms)
 {
-	if (status != RESOLVE_OK)
-		hosts->resolve->list.count = 0;
 	hosts->until_ms = now_ms + (uint64_t)hosts->resolve->list.ttl_s * 1000;
+	/* Nor is a list good that the next lookup fills in part, before nobody waits for it. */
+	if (status != RESOLVE_OK) {
+		hosts->resolve->list.count = 0;
+		hosts->until_ms = 0;
+	}
 	memset(hosts->down_until_ms, 0, hosts->max * sizeof(hosts->down_until_ms[0]));
 }
 

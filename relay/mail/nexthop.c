@@ -229,17 +229,22 @@ static void nexthop_serve(struct task *task)
 {
 	struct nexthop *nexthop = OWNER_OF(task, struct nexthop, task);
 	struct outlet *outlet = nexthop->outlet;
-	struct link *link;
+	struct client *client;
 
 	/* What is called may let go of the destination. */
 	nexthop_hold(nexthop);
-	while (!list_is_empty(&nexthop->idle) && (link = list_take(&nexthop->waiting)) != NULL) {
-		struct lease *lease = OWNER_OF(link, struct lease, link);
+	while (!list_is_empty(&nexthop->waiting) && (client = nexthop_take(nexthop)) != NULL) {
+		struct lease *lease = OWNER_OF(nexthop->waiting.next, struct lease, link);
 
+		link_remove(&lease->link);
 		nexthop->waiting_count--;
-		lease->events->on_leased(lease, nexthop_take(nexthop));
+		lease->events->on_leased(lease, client);
 	}
 	nexthop_open_wanted(nexthop);
+	/* Whoever a session was opened for may have gone, and others wait for its place. */
+	if (nexthop->waiting_count == 0 && !list_is_empty(&nexthop->idle) &&
+		!list_is_empty(&outlet->starved))
+		(void)outlet_end_idle(outlet, "needed-elsewhere");
 	/* Whoever waited may have gone. */
 	if (outlet->is_draining)
 		outlet_drain(outlet);
@@ -263,14 +268,30 @@ void nexthop_cancel(struct nexthop *nexthop, struct lease *lease)
 	nexthop->waiting_count--;
 }
 
+/* The certificate has expired or was revoked while the session was idle. */
+static void nexthop_end_disproved(struct nexthop_client *own)
+{
+	char why[64];
+
+	(void)snprintf(why, sizeof(why), "certificate-%s", own->client.status);
+	nexthop_log_end(own, why);
+	client_quit(&own->client);
+}
+
 struct client *nexthop_take(struct nexthop *nexthop)
 {
-	struct nexthop_client *own;
+	struct nexthop_client *own = NULL;
 
-	if (list_is_empty(&nexthop->idle))
+	while (own == NULL && !list_is_empty(&nexthop->idle)) {
+		own = OWNER_OF(nexthop->idle.next, struct nexthop_client, in_idle);
+		nexthop_unidle(own);
+		if (client_is_still_proved(&own->client))
+			continue;
+		nexthop_end_disproved(own);
+		own = NULL;
+	}
+	if (own == NULL)
 		return NULL;
-	own = OWNER_OF(nexthop->idle.next, struct nexthop_client, in_idle);
-	nexthop_unidle(own);
 	client_idle_until(&own->client, 0);
 	if (own->client.message_count > 0)
 		STAT(nexthop_reused);

@@ -100,7 +100,7 @@ void outlet_destroy(struct outlet *outlet);
 /* Ends idle sessions; those in use end when they are put back. */
 void outlet_drain(struct outlet *outlet);
 
-/* Ends the session that was idle for the longest time. False: none is. */
+/* Ends the session that was idle for the longest time, if nobody waits for it. False: none is. */
 bool outlet_end_idle(struct outlet *outlet, const char *why);
 
 /* Ends all sessions now. */
@@ -136,7 +136,10 @@ void lease_init(struct lease *lease, const struct lease_events *events);
  */
 void nexthop_ask(struct nexthop *nexthop, struct lease *lease);
 
-/* Takes an idle client at once, or returns NULL. */
+/*
+ * Takes an idle client at once, or returns NULL. Whom it is connected to is judged again: idle
+ * clients whose certificate is not good any more end here.
+ */
 struct client *nexthop_take(struct nexthop *nexthop);
 
 /* No longer wanted. Harmless when it does not wait. */

@@ -57,16 +57,21 @@ void outlet_wake(struct outlet *outlet)
 
 bool outlet_end_idle(struct outlet *outlet, const char *why)
 {
-	struct link *first = outlet->idle.next;
-	struct nexthop_client *own;
+	struct link *link;
+	struct link *after;
 
-	if (first == &outlet->idle)
-		return false;
-	own = OWNER_OF(first, struct nexthop_client, in_waiting);
-	nexthop_unidle(own);
-	nexthop_log_end(own, why);
-	client_quit(&own->client);
-	return true;
+	LIST_FOR_EACH (link, after, &outlet->idle) {
+		struct nexthop_client *own = OWNER_OF(link, struct nexthop_client, in_waiting);
+
+		/* It is about to be given to somebody who waits for it. */
+		if (own->nexthop->waiting_count > 0 && !outlet->is_draining)
+			continue;
+		nexthop_unidle(own);
+		nexthop_log_end(own, why);
+		client_quit(&own->client);
+		return true;
+	}
+	return false;
 }
 
 void outlet_drain(struct outlet *outlet)

@@ -183,6 +183,7 @@ static void proxy_begin_on(struct proxy *proxy, struct client *client)
 	proxy->attempts++;
 	client->events = &proxy_client_events;
 	client->owner = proxy;
+	proxy->sink.bytes_max = client->connector->max_message_bytes;
 	if (proxy->needs & ~client->offer.keywords) {
 		/* Announced from an earlier session; this host, or this moment, is different. */
 		proxy->nexthop->offer = client->offer;
@@ -405,6 +406,12 @@ static void proxy_on_reply(struct client *client, const struct reply *reply)
 		/* It was about to close the pooled session anyway. */
 		proxy_leave(proxy, NEXTHOP_PUT_ABORT);
 		proxy_retry(proxy);
+		return;
+	}
+	if (reply->code == 421 && proxy->state == PROXY_ENVELOPE && proxy->fixed == NULL) {
+		/* One destination goes; the client, who has others, need not. */
+		proxy_leave(proxy, NEXTHOP_PUT_ABORT);
+		proxy_break(proxy, span_of(reply_lost));
 		return;
 	}
 	proxy->is_answered = true;

@@ -148,6 +148,11 @@ int router_open(struct router *router)
 	return rc;
 }
 
+static void router_say(char *reply, const char *front, const char *domain, const char *back)
+{
+	(void)snprintf(reply, ROUTER_REPLY_BYTES, "%s%.255s%s", front, domain, back);
+}
+
 /* Destinations. */
 
 static struct destination *destination_of(struct nexthop *nexthop)
@@ -243,8 +248,16 @@ static struct destination *router_begin(
 	return destination;
 }
 
+/* After a reload there may be no resolver, for want of descriptors: then it is tried again. */
+static bool router_can_look_up(struct router *router)
+{
+	if (router->resolver == NULL && (router->is_draining || router_open(router) < 0))
+		return false;
+	return router->resolver != NULL;
+}
+
 static struct nexthop *router_find(
-	struct router *router, const struct route *route, const char *domain)
+	struct router *router, const struct route *route, const char *domain, char *reply)
 {
 	struct link *bucket = router_bucket(router, route->connector, domain);
 	struct destination *destination = NULL;
@@ -253,6 +266,11 @@ static struct nexthop *router_find(
 
 	if (!route->is_secured && !router_is_by_domain(route->connector))
 		return &router->fixed[route->connector->index];
+	if (route->connector->smart_host_count == 0 && !router_can_look_up(router)) {
+		router_say(
+			reply, "451 4.4.3 The mail servers of ", domain, " could not be looked up");
+		return NULL;
+	}
 	LIST_FOR_EACH (link, after, bucket) {
 		struct destination *one = OWNER_OF(link, struct destination, in_bucket);
 
@@ -262,18 +280,16 @@ static struct nexthop *router_find(
 	}
 	if (destination == NULL)
 		destination = router_begin(router, route, domain);
-	if (destination == NULL)
+	if (destination == NULL) {
+		router_say(
+			reply, "451 4.3.2 Too many destinations at once, try again later", "", "");
 		return NULL;
+	}
 	link_remove(&destination->in_unused);
 	return &destination->nexthop;
 }
 
 /* Routes. */
-
-static void router_say(char *reply, const char *front, const char *domain, const char *back)
-{
-	(void)snprintf(reply, ROUTER_REPLY_BYTES, "%s%.255s%s", front, domain, back);
-}
 
 /* A partner's domain on a connector that proves nobody. */
 static void router_refuse_unsecured(
@@ -340,6 +356,9 @@ bool router_check(
 	char domain[DOMAIN_BYTES_MAX];
 	struct route route;
 
+	/* An address literal is nobody's listed domain. */
+	if (span_starts_nocase(path_domain(ask->path), span_of("[")))
+		return true;
 	return router_decide(router, ask, &route, domain, reply);
 }
 
@@ -352,13 +371,9 @@ struct nexthop *router_route(
 
 	if (!router_decide(router, ask, &route, domain, reply))
 		return NULL;
-	nexthop = router_find(router, &route, domain);
-	if (nexthop == NULL) {
-		router_say(
-			reply, "451 4.3.2 Too many destinations at once, try again later", "", "");
-		return NULL;
-	}
-	nexthop_hold(nexthop);
+	nexthop = router_find(router, &route, domain, reply);
+	if (nexthop != NULL)
+		nexthop_hold(nexthop);
 	return nexthop;
 }
 

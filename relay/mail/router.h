@@ -39,7 +39,10 @@ struct router_options {
 NODISCARD int router_create(
 	const struct router_options *options, FILE *errors, struct router **out);
 
-/* What belongs to the ring: on the worker's thread, before anything is routed. -errno. */
+/*
+ * What belongs to the ring: on the worker's thread, before anything is routed. -errno: then what
+ * needs DNS is refused, and it is tried again when that is asked for.
+ */
 NODISCARD int router_open(struct router *router);
 
 /* All sessions must be gone, or never have been. */

@@ -106,6 +106,9 @@ static int resolver_configure(struct ub_ctx *ctx, const struct policy *policy)
 		{"num-queries-per-thread:", "512"},
 		{"outgoing-range:", "128"},
 	};
+	/* Zones that libunbound would answer for by itself: laboratories, home networks (RFC 8375).
+	 */
+	static const char *const zones[] = {"test.", "home.arpa."};
 	int rc = 0;
 
 	for (size_t i = 0; rc == 0 && i < COUNT_OF(options); i++)
@@ -121,9 +124,9 @@ static int resolver_configure(struct ub_ctx *ctx, const struct policy *policy)
 	/* A thread: a forked process would keep our sockets and keys. */
 	if (rc == 0)
 		rc = ub_ctx_async(ctx, 1);
-	/* The server decides about .test, as about every other name. Ends the configuration. */
-	if (rc == 0)
-		(void)ub_ctx_zone_remove(ctx, "test.");
+	/* The server decides about these, as about every other name. Ends the configuration. */
+	for (size_t i = 0; rc == 0 && i < COUNT_OF(zones); i++)
+		(void)ub_ctx_zone_remove(ctx, zones[i]);
 	return rc;
 }
 

@@ -24,6 +24,8 @@ _Static_assert(BODY_ROOM_MIN + BODY_ROOM_RESERVE <= SINK_ROOM_MIN,
 _Static_assert(OWN_FIELDS_BYTES_MAX >= TRACE_BYTES_MAX + 2 * STAMP_BYTES_MAX,
 	"what is announced leaves room for our own fields");
 
+static const char nexthop_senseless[] =
+	"451 4.3.0 The next hop's answer to DATA makes no sense\r\n";
 static const char nexthop_lost[] = "451 4.4.2 Connection to the next hop was lost\r\n";
 
 /* A refusal that is too long to keep is kept as its last line, and that is cut if need be. */
@@ -138,7 +140,9 @@ static void body_judge(struct session *session)
 	unsigned flaws = transaction->is_binary ? 0 : transaction->dot.flaws;
 	const char *refusal = NULL;
 
-	if (transaction->body_bytes > connector->max_message_bytes)
+	if (transaction->body_bytes > connector->max_message_bytes ||
+		(session->sink->bytes_max > 0 &&
+			transaction->body_bytes > session->sink->bytes_max))
 		refusal = "552 5.3.4 Message size exceeds fixed maximum message size\r\n";
 	else if (transaction->header.bytes > connector->max_header_bytes)
 		refusal = "552 5.3.4 Header size exceeds fixed maximum size\r\n";
@@ -389,7 +393,10 @@ void body_refuse(struct session *session, unsigned code, struct span wire)
 static void body_data_answered(struct session *session, unsigned code, struct span wire)
 {
 	session->transaction.is_data_pending = false;
-	if (code != 354) {
+	if (code < 400 && code != 354) {
+		/* Passed on, it could be taken for "go on", and the text for commands. */
+		body_refuse(session, 451, span_of(nexthop_senseless));
+	} else if (code != 354) {
 		body_refuse(session, code, wire);
 	} else if (session->transaction.has_bdat) {
 		body_start_chunk(session);

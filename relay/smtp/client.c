@@ -4,7 +4,6 @@
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
 #include <stdarg.h>
-#include <time.h>
 
 static const uint16_t client_next[CLIENT_STATE_COUNT] = {
 	[CLIENT_CONNECT] = BIT(CLIENT_GREETING) | BIT(CLIENT_PROOF) | BIT(CLIENT_QUIT),
@@ -370,33 +369,6 @@ static void client_on_connected(struct conn *conn, int result)
 	}
 	client_enter(client, CLIENT_GREETING);
 	conn_read(conn);
-}
-
-/*
- * What is to be said of the peer's certificate: shown is for the log. False: it is not known
- * yet, for want of a revocation list.
- */
-static bool client_judge(struct client *client, enum verdict *out, enum verdict *out_shown)
-{
-	static const struct certificate_names none;
-	const struct send_requirement *requirement = client->requirement;
-	struct conn *conn = &client->conn;
-	const struct peer *peer = conn->peer;
-	bool is_pending;
-	enum verdict chain;
-
-	conn->facts.trust = client->trust;
-	chain = conn_judge(conn, time(NULL), &is_pending);
-	if (is_pending && send_needs_chain(requirement))
-		return false;
-	*out = send_judge(requirement, peer != NULL ? &peer->names : &none, peer != NULL,
-		peer != NULL ? peer->spki : NULL, chain);
-	/* Where nothing is asked of the certificate, the log still tells what it is. */
-	*out_shown =
-		requirement->partner == NULL && requirement->level < TLS_AUTH_CERTIFICATE_VALIDATION
-			? chain
-			: *out;
-	return true;
 }
 
 /* The peer is not who it must be: no MAIL, and goodbye. */

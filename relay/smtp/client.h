@@ -122,8 +122,20 @@ void client_idle_until(struct client *client, uint64_t due_ms);
  */
 bool client_may_downgrade(const struct client *client);
 
+/*
+ * A usable session that was kept for a while: would its certificate be judged good now? What it was
+ * judged by may have changed, or its time be over. False: it must not carry mail any more; end it.
+ */
+bool client_is_still_proved(struct client *client);
+
 /* A revocation list came or cannot be had: a client in CLIENT_PROOF is judged again. */
 void client_proof_changed(struct client *client);
+
+/*
+ * For client.c: what is to be said of the peer's certificate; shown is for the log. False: it is
+ * not known yet, for want of a revocation list.
+ */
+NODISCARD bool client_judge(struct client *client, enum verdict *out, enum verdict *out_shown);
 
 /* For client.c: the log's event, and rows of the protocol log (EXCHANGE 12.1). */
 void client_log_record(const struct client *client);

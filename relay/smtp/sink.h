@@ -75,6 +75,7 @@ struct sink {
 	const char *refusal; /* SINK_FAIL: a whole reply line without CR LF */
 	unsigned offer;      /* enum ehlo_keyword bits that the path can carry */
 	uint64_t offer_size; /* how many octets a client's message may have; 0: not known */
+	uint64_t bytes_max;  /* what the destination takes, known as is_trusted is; 0: all */
 	bool is_trusted;     /* the destination is trusted with Exchange's header fields; known when
 				data() has returned SINK_DONE or its answer has come */
 };

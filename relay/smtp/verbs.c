@@ -192,17 +192,18 @@ static bool session_refuses_mail(struct session *session, const struct command *
 		session_reply(session, "552 5.3.4 Message size exceeds fixed maximum message size");
 		return true;
 	}
-	if (session->is_draining) {
-		session_kick(
-			session, "421 4.3.2 Service not available, closing transmission channel");
-		return true;
-	}
 	if (!session->owner->on_message(session)) {
 		STAT(message_rate_refused);
 		log_event(LOG_LEVEL_INFO, session->id, "refused", "peer=%s why=message-rate",
 			session->peer);
 		session_kick(session, "421 4.4.2 Message submission rate for this client has "
 				      "exceeded the configured limit");
+		return true;
+	}
+	/* Asked last: there may be no way any more for messages of this session. */
+	if (session->is_draining) {
+		session_kick(
+			session, "421 4.3.2 Service not available, closing transmission channel");
 		return true;
 	}
 	return false;

@@ -111,8 +111,8 @@ def test_a_refused_chunk_is_a_refused_message(make_relay, pki):
     time.sleep(0.1)
     client.socket.sendall((b"y" * 70 + b"\r\n") * 100 + b".\r\n")
     assert client.reply() == "552 5.2.2 mailbox full\r\n"
-    assert relay.events("message")[-1]["result"] == "refused"
     assert "messages" not in relay.stats()
+    assert relay.events("message")[-1]["result"] == "refused"
     hop.close()
 
 

@@ -41,6 +41,7 @@ static const struct dns_record records[] = {
 	{"mx3.ours.test", DNS_A, "127.0.0.33", 300},
 	{"loop.test", DNS_MX, "10 mx1.ours.test", 300},
 	{"loop.test", DNS_MX, "20 mx3.ours.test", 300},
+	{"local.home.arpa", DNS_A, "127.0.0.15", 300},
 	{"odd.test", DNS_MX, "10 a b.odd.test", 300},
 	{"odd.test", DNS_MX, "20 mx2.contoso.test", 300},
 	{NULL, 0, NULL, 0},
@@ -156,6 +157,8 @@ static void test_resolve_without_mx_is_the_domain_itself(void **state)
 	assert_int_equal(ask("bare.test", 25), RESOLVE_OK);
 	assert_string_equal(found_list(), "bare.test=127.0.0.14:25");
 	assert_int_equal(question.resolve.list.ttl_s, RESOLVE_TTL_MAX_S);
+	/* Names that libunbound would deny by itself are the server's to know, too. */
+	assert_int_equal(ask("local.home.arpa", 25), RESOLVE_OK);
 	end();
 }
 
