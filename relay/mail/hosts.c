@@ -107,6 +107,6 @@ void host_session_leave(struct host_session **session)
 
 void hosts_forget(struct hosts *hosts)
 {
-	for (unsigned i = 0; i < hosts->session_count; i++)
+	for (unsigned i = 0; hosts->sessions != NULL && i < hosts->session_count; i++)
 		tls_session_drop(&hosts->sessions[i].session);
 }

@@ -122,8 +122,10 @@ static int nexthop_open_at(struct nexthop_client *own, bool skips_starttls)
 	client->skips_starttls = skips_starttls;
 	client->keeps_protolog = outlet->keeps_protolog;
 	client->session_slot = own->session != NULL ? &own->session->session : NULL;
-	(void)snprintf(client->id, sizeof(client->id), "n%02x-%08x", outlet->worker_id,
-		(*outlet->next_id)++);
+	/* Unlike any other of this machine, over restarts and reloads: logs are kept for long. */
+	(void)snprintf(client->id, sizeof(client->id), "n%08x%02x%02x%05x", outlet->made_s,
+		outlet->worker_id & 0xff, outlet->generation & 0xff,
+		(*outlet->next_id)++ & 0xfffff);
 	rc = client_open(client, outlet->net, &own->address);
 	address_print(&own->address, address, sizeof(address));
 	log_event(rc < 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_DEBUG, client->id, "nexthop-open",

@@ -48,7 +48,9 @@ struct outlet {
 	struct link all;     /* every client that is open */
 	struct link idle;    /* of these, those without work, the longest idle first */
 	struct link starved; /* of struct nexthop: they wait for a client */
-	unsigned worker_id;  /* for session ids */
+	unsigned worker_id;  /* for session ids, as the next three */
+	unsigned made_s;     /* when, in seconds since 1970 */
+	unsigned generation; /* of the snapshot */
 	unsigned *next_id;   /* shared by all outlets of a worker */
 	bool keeps_protolog;
 	bool is_draining;

@@ -84,6 +84,8 @@ static int router_create_outlet(struct router *router, const struct router_optio
 
 	outlet->net = options->net;
 	outlet->worker_id = options->worker_id;
+	outlet->made_s = (unsigned)time(NULL);
+	outlet->generation = router->trusts == NULL ? 0 : (unsigned)router->trusts->generation;
 	outlet->next_id = &router->next_id;
 	outlet->keeps_protolog = connector->protocol_logging == PROTOCOL_LOGGING_VERBOSE &&
 				 options->policy->protocol_log_folder != NULL;
