@@ -94,7 +94,9 @@ class LabRelay(Relay):
 
     def events(self, name, **fields):
         """Lines are written when the relay has a moment: its counters are behind all others."""
-        if name not in ("stats", "ready") and self.process and self.process.poll() is None:
+        asks = name not in ("stats", "ready") and self.process and self.process.poll() is None
+        # While it drains nobody may be left to read the signal.
+        if asks and "event=drain" not in self.log():
             self.stats()
         return super().events(name, **fields)
 

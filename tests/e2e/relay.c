@@ -190,6 +190,7 @@ static void relay_write_config(const char *file, const struct relay_options *opt
 	(void)fprintf(out,
 		"send-connector \"out\" {\n\tsmart-hosts = %s\n\tcertificate = \"own\"\n"
 		"\ttls-auth-level = domain-validation\n\ttls-domain = \"%s\"\n"
+		"\tmax-message-size = \"2GB\"\n"
 		"\ttrust-anchors = \"%s/anchors.pem\"\n\tktls = %s\n\tmax-connections = "
 		"16\n%s%s}\n",
 		relay_or(options->hosts, hosts),
