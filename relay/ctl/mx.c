@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/ctl/ask.h"
 
+#include "relay/net/resolve.h"
 #include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,39 +12,12 @@
 #define TYPE_AAAA 28
 #define CLASS_IN 1
 
-/* A context that asks the servers of the configuration, or the machine's; NULL after why. */
+/* A context that asks whom the relay asks; NULL after why. */
 static struct ub_ctx *mx_context_create(const struct policy *policy, char *why, size_t why_bytes)
 {
 	struct ub_ctx *context = ub_ctx_create();
-	int rc = context == NULL ? UB_NOMEM : UB_NOERROR;
+	int rc = context == NULL ? UB_NOMEM : resolver_configure(context, policy);
 
-	for (unsigned i = 0; rc == UB_NOERROR && i < policy->dns_server_count; i++) {
-		char server[128];
-		const char *text = policy->dns_servers[i];
-		const char *colon = strrchr(text, ':');
-		size_t len = strcspn(text + (text[0] == '['), "]");
-
-		/* "[::1]:5353" and "192.0.2.53:5353" are "address@port" to libunbound. */
-		if (text[0] == '[')
-			(void)snprintf(server, sizeof(server), "%.*s%s%s", (int)len, text + 1,
-				text[len + 1] == ']' && text[len + 2] == ':' ? "@" : "",
-				text[len + 1] == ']' && text[len + 2] == ':' ? text + len + 3 : "");
-		else if (colon != NULL && strchr(text, ':') == colon)
-			(void)snprintf(server, sizeof(server), "%.*s@%s", (int)(colon - text), text,
-				colon + 1);
-		else
-			(void)snprintf(server, sizeof(server), "%s", text);
-		rc = ub_ctx_set_fwd(context, server);
-	}
-	if (rc == UB_NOERROR && policy->dns_server_count == 0)
-		rc = ub_ctx_resolvconf(context, NULL);
-	/* Servers on the machine itself, as in tests and behind a local cache. */
-	if (rc == UB_NOERROR)
-		rc = ub_ctx_set_option(context, "do-not-query-localhost:", "no");
-	/* What libunbound answers by itself for "test." is no business of servers that were named.
-	 */
-	if (rc == UB_NOERROR && policy->dns_server_count > 0)
-		rc = ub_ctx_zone_remove(context, "test.");
 	if (rc == UB_NOERROR)
 		return context;
 	(void)snprintf(why, why_bytes, "%s", ub_strerror(rc));

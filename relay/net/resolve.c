@@ -94,8 +94,7 @@ static int resolver_forward_to(struct ub_ctx *ctx, const char *server)
 	return ub_ctx_set_fwd(ctx, text);
 }
 
-/* What libunbound is told before its first question; it forwards and caches, no more. */
-static int resolver_configure(struct ub_ctx *ctx, const struct policy *policy)
+int resolver_configure(struct ub_ctx *ctx, const struct policy *policy)
 {
 	static const char *const options[][2] = {
 		{"module-config:", "iterator"},

@@ -46,6 +46,7 @@ const char *resolve_word(enum resolve_status status);
 
 struct resolver;
 struct resolve;
+struct ub_ctx;
 
 struct resolve_lookup {
 	struct resolve *resolve;
@@ -75,6 +76,12 @@ struct resolve {
 	struct task task;
 	struct timer timer;
 };
+
+/*
+ * What libunbound is told before its first question: the policy's dns-servers or those of
+ * /etc/resolv.conf, no validation, nothing answered by itself. 0, or an error of libunbound.
+ */
+NODISCARD int resolver_configure(struct ub_ctx *ctx, const struct policy *policy);
 
 /*
  * Servers and own addresses are the policy's: dns-servers, or /etc/resolv.conf; bindings of
