@@ -282,22 +282,21 @@ static void nexthop_end_disproved(struct nexthop_client *own)
 
 struct client *nexthop_take(struct nexthop *nexthop)
 {
-	struct nexthop_client *own = NULL;
+	while (!list_is_empty(&nexthop->idle)) {
+		struct nexthop_client *own =
+			OWNER_OF(nexthop->idle.next, struct nexthop_client, in_idle);
 
-	while (own == NULL && !list_is_empty(&nexthop->idle)) {
-		own = OWNER_OF(nexthop->idle.next, struct nexthop_client, in_idle);
 		nexthop_unidle(own);
-		if (client_is_still_proved(&own->client))
+		if (!client_is_still_proved(&own->client)) {
+			nexthop_end_disproved(own);
 			continue;
-		nexthop_end_disproved(own);
-		own = NULL;
+		}
+		client_idle_until(&own->client, 0);
+		if (own->client.message_count > 0)
+			STAT(nexthop_reused);
+		return &own->client;
 	}
-	if (own == NULL)
-		return NULL;
-	client_idle_until(&own->client, 0);
-	if (own->client.message_count > 0)
-		STAT(nexthop_reused);
-	return &own->client;
+	return NULL;
 }
 
 /* Keeping. */

@@ -170,6 +170,22 @@ static void plain_filter(struct span in, unsigned classes, struct plain_out *out
 	plain_add(out, in);
 }
 
+/* One piece through the firewall. */
+static void feed(struct firewall *firewall, struct span piece, struct plain_out *got)
+{
+	while (piece.len > 0) {
+		bool was_done = firewall->is_done;
+		struct span passed = firewall_next(firewall, &piece);
+
+		/* Whoever adds a field before the empty line must find a line's start. */
+		if (firewall->is_done && !was_done) {
+			ASSERT(passed.len >= 2 && memcmp(passed.data, "\r\n", 2) == 0);
+			ASSERT(got->len == 0 || memcmp(got->bytes + got->len - 2, "\r\n", 2) == 0);
+		}
+		plain_add(got, passed);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct plain_out want = {0};
@@ -190,18 +206,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		random = random * 1664525u + 1013904223u;
 		piece = span_head(rest, (random >> 24) % (data[0] & 1 ? 7 : 200));
 		rest = span_skip(rest, piece.len);
-		while (piece.len > 0) {
-			bool was_done = firewall.is_done;
-			struct span passed = firewall_next(&firewall, &piece);
-
-			/* Whoever adds a field before the empty line must find a line's start. */
-			if (firewall.is_done && !was_done) {
-				ASSERT(passed.len >= 2 && memcmp(passed.data, "\r\n", 2) == 0);
-				ASSERT(got.len == 0 ||
-					memcmp(got.bytes + got.len - 2, "\r\n", 2) == 0);
-			}
-			plain_add(&got, passed);
-		}
+		feed(&firewall, piece, &got);
 	}
 	plain_add(&got, firewall_end(&firewall));
 	ASSERT(firewall.removed == want.removed);

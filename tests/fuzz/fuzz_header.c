@@ -65,7 +65,10 @@ static size_t fuzz_strip(struct span field, char *out)
 			/* A LF of a fold goes with its CR. */
 			if (byte == '\n' && i > 0 && field.data[i - 1] == '\r')
 				is_gap = true;
-			out[len++] = is_gap ? ' ' : byte;
+			out[len] = (char)byte;
+			if (is_gap)
+				out[len] = ' ';
+			len++;
 		}
 	}
 	return len;

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 /* A minute of the monotonic clock begins. */
-#define MINUTE_MS 60000u
+#define MINUTE_MS ((uint64_t)60000)
 
 static struct ip v4(uint8_t last)
 {
@@ -321,7 +321,7 @@ static void *visitor_run(void *arg)
 			continue;
 		if (atomic_fetch_add(visitor->inside, 1) >= 3)
 			visitor->too_many++;
-		(void)(door_message(&place, &connector, i * 100) == DOOR_RATE);
+		(void)(door_message(&place, &connector, (uint64_t)i * 100) == DOOR_RATE);
 		atomic_fetch_sub(visitor->inside, 1);
 		door_leave(&place);
 	}
