@@ -114,9 +114,15 @@ def make_relay(tmp_path):
         return relay.start()
 
     yield make
-    for relay in relays:
+    failures = []
+    for relay in relays:  # all of them, whatever became of the first
         print(relay.log())
-        relay.stop()
+        try:
+            relay.stop()
+        except AssertionError as failure:
+            failures.append(failure)
+    if failures:
+        raise failures[0]
 
 
 def proxy_config(port, hop_port, pki, receive="", send="", transport="", drain="60s"):

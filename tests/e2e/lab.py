@@ -432,8 +432,14 @@ class Lab:
             end()
         for relay in self.relays:
             print(relay.log())
-        for relay in self.relays:
-            relay.stop()
+        failures = []
+        for relay in self.relays:  # all of them, whatever became of the first
+            try:
+                relay.stop()
+            except AssertionError as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
 
 
 @pytest.fixture
