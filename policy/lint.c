@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "policy/lint.h"
 #include "policy/admit.h"
+#include "policy/partner.h"
 #include "policy/route.h"
 #include "policy/spelling.h"
 #include <stdarg.h>
@@ -179,14 +180,6 @@ static bool any_secure_receive(const struct policy *policy)
 	return false;
 }
 
-static bool has_pin(const struct pin *pins, unsigned count, const struct pin *pin)
-{
-	for (unsigned i = 0; i < count; i++)
-		if (memcmp(pins[i].bytes, pin->bytes, PIN_BYTES) == 0)
-			return true;
-	return false;
-}
-
 static void lint_partner(struct lint *lint, const struct partner *partner)
 {
 	const struct policy *policy = lint->policy;
@@ -211,8 +204,8 @@ static void lint_partner(struct lint *lint, const struct partner *partner)
 		const struct internal_server *server = &policy->internal_servers[s];
 
 		for (unsigned i = 0; i < partner->spki_pin_count; i++)
-			if (has_pin(server->spki_pins, server->spki_pin_count,
-				    &partner->spki_pins[i]))
+			if (pins_have(server->spki_pins, server->spki_pin_count,
+				    partner->spki_pins[i].bytes))
 				lint_find(lint, partner->line,
 					"partner \"%s\": its key is pinned by internal-server "
 					"\"%s\" (line %u), too, which may send as anybody; remove "

@@ -366,6 +366,23 @@ void policy_destroy(struct policy **policy)
 	*policy = NULL;
 }
 
+const struct receive_connector *policy_receive_connector(
+	const struct policy *policy, const char *name)
+{
+	for (unsigned i = 0; i < policy->receive_connector_count; i++)
+		if (strcmp(policy->receive_connectors[i].name, name) == 0)
+			return &policy->receive_connectors[i];
+	return NULL;
+}
+
+const struct send_connector *policy_send_connector(const struct policy *policy, const char *name)
+{
+	for (unsigned i = 0; i < policy->send_connector_count; i++)
+		if (strcmp(policy->send_connectors[i].name, name) == 0)
+			return &policy->send_connectors[i];
+	return NULL;
+}
+
 void address_print(const struct address *address, char *out, size_t out_bytes)
 {
 	char text[INET6_ADDRSTRLEN] = "";

@@ -76,6 +76,13 @@ bool ip_of_sockaddr(const struct sockaddr *address, struct ip *out)
 	return true;
 }
 
+bool ip_is_any(const struct ip *ip)
+{
+	static const struct ip zero;
+
+	return memcmp(ip->bytes, zero.bytes, sizeof(zero.bytes)) == 0;
+}
+
 int ip_compare(const struct ip *a, const struct ip *b)
 {
 	if (a->is_v6 != b->is_v6)

@@ -40,6 +40,9 @@ NODISCARD int ip_parse(const char *text, struct ip *out);
 /* The address of a socket; false if it is neither IPv4 nor IPv6. */
 bool ip_of_sockaddr(const struct sockaddr *address, struct ip *out);
 
+/* 0.0.0.0 or ::, which as a binding is every local address. */
+bool ip_is_any(const struct ip *ip);
+
 int ip_compare(const struct ip *a, const struct ip *b);
 bool ip_range_has(const struct ip_range *range, const struct ip *ip);
 /* Does outer hold all of inner? Equal ranges hold each other. */

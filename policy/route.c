@@ -25,7 +25,6 @@ enum binding_match {
 
 static enum binding_match binding_match(const struct address *binding, const struct address *local)
 {
-	static const struct ip zero;
 	struct ip bound, own;
 
 	if (!ip_of_sockaddr((const struct sockaddr *)&binding->sockaddr, &bound) ||
@@ -34,8 +33,7 @@ static enum binding_match binding_match(const struct address *binding, const str
 		return BINDING_NONE;
 	if (memcmp(bound.bytes, own.bytes, sizeof(own.bytes)) == 0)
 		return BINDING_EXACT;
-	return memcmp(bound.bytes, zero.bytes, sizeof(zero.bytes)) == 0 ? BINDING_WILDCARD
-									: BINDING_NONE;
+	return ip_is_any(&bound) ? BINDING_WILDCARD : BINDING_NONE;
 }
 
 static enum binding_match connector_binding(

@@ -302,12 +302,12 @@ static void value_set_reference(const struct value *value)
 			}
 		}
 	} else {
+		const struct send_connector *found = policy_send_connector(policy, value->text);
+
 		what = "send-connector";
-		for (unsigned i = 0; i < policy->send_connector_count; i++) {
-			if (strcmp(policy->send_connectors[i].name, value->text) == 0) {
-				value_put_pointer(value, &policy->send_connectors[i]);
-				return;
-			}
+		if (found != NULL) {
+			value_put_pointer(value, found);
+			return;
 		}
 	}
 	config_mistake(value->config, value->line,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/door.h"
 
+#include "relay/base/clock.h"
 #include "relay/base/list.h"
 #include "relay/base/stats.h"
 #include <errno.h>
@@ -8,7 +9,6 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 
 /* Names of receive connectors that are known at a time; those without sessions make room. */
 #define DOOR_CONNECTORS_MAX 256
@@ -94,14 +94,6 @@ void door_destroy(struct door **out)
 	free(door->sources);
 	free(door->buckets);
 	free(door);
-}
-
-static uint64_t door_now_ms(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 /* What counts as one source: the address, or the network that one IPv6 customer has. */
@@ -214,7 +206,7 @@ static struct door_source *door_take_source(struct door *door)
 	if (list_is_empty(&door->idle))
 		return NULL;
 	source = OWNER_OF(door->idle.next, struct door_source, idle);
-	door_turn_minute(source, door_now_ms() / DOOR_MINUTE_MS);
+	door_turn_minute(source, clock_now_ms() / DOOR_MINUTE_MS);
 	if (source->messages + source->messages_before > 0)
 		return NULL;
 	door_unchain(door, source);

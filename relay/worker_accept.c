@@ -3,7 +3,6 @@
 #include "relay/base/limits.h"
 #include "relay/worker_private.h"
 #include <netinet/in.h>
-#include <string.h>
 #include <unistd.h>
 
 /*
@@ -31,20 +30,14 @@ static bool worker_find_way(const struct policy *policy, const struct session *s
 	const struct send_connector **out)
 {
 	const struct send_connector *old = session->connector->send_connector;
+	const struct receive_connector *connector =
+		policy_receive_connector(policy, session->connector->name);
 
-	for (unsigned i = 0; i < policy->receive_connector_count; i++) {
-		const struct receive_connector *connector = &policy->receive_connectors[i];
-
-		if (strcmp(connector->name, session->connector->name) != 0)
-			continue;
+	if (connector != NULL)
 		*out = connector->send_connector;
-		return true;
-	}
-	*out = NULL;
-	for (unsigned i = 0; old != NULL && i < policy->send_connector_count; i++)
-		if (strcmp(policy->send_connectors[i].name, old->name) == 0)
-			*out = &policy->send_connectors[i];
-	return old == NULL || *out != NULL;
+	else
+		*out = old == NULL ? NULL : policy_send_connector(policy, old->name);
+	return connector != NULL || old == NULL || *out != NULL;
 }
 
 /*
@@ -114,18 +107,30 @@ struct worker_peer {
 	struct address local;
 };
 
+/* Only behind a wildcard binding the kernel has to be asked which address it was. */
+static void worker_read_local(int fd, struct address *local)
+{
+	struct address asked = {.len = sizeof(asked.sockaddr)};
+	struct ip ip;
+
+	if (!ip_of_sockaddr((const struct sockaddr *)&local->sockaddr, &ip) || !ip_is_any(&ip))
+		return;
+	STAT(other_syscalls);
+	if (getsockname(fd, (struct sockaddr *)&asked.sockaddr, &asked.len) == 0)
+		*local = asked;
+}
+
 static bool worker_read_ends(const struct listener *listener, int fd, struct worker_peer *out)
 {
 	struct address remote = {.len = sizeof(remote.sockaddr)};
 	struct sockaddr_in6 v6;
 
-	*out = (struct worker_peer){.local = {.len = sizeof(out->local.sockaddr)}};
-	STAT_ADD(other_syscalls, 2);
+	*out = (struct worker_peer){.local = listener->address};
+	STAT(other_syscalls);
 	if (getpeername(fd, (struct sockaddr *)&remote.sockaddr, &remote.len) < 0 ||
 		!ip_of_sockaddr((const struct sockaddr *)&remote.sockaddr, &out->ip))
 		return false;
-	if (getsockname(fd, (struct sockaddr *)&out->local.sockaddr, &out->local.len) < 0)
-		out->local = listener->address;
+	worker_read_local(fd, &out->local);
 	/* The port stands at the same place in both families. */
 	memcpy(&v6, &remote.sockaddr, sizeof(v6));
 	out->port = ntohs(v6.sin6_port);

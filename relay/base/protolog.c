@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/base/protolog.h"
 
+#include "relay/base/clock.h"
 #include "relay/base/log.h"
 #include "relay/base/protolog_file.h"
 #include "relay/base/stats.h"
@@ -180,14 +181,8 @@ static void writer_configure(struct writer *writer)
 
 static void writer_sleep(void)
 {
-	struct timespec until;
+	const struct timespec until = clock_after_ms(WRITE_INTERVAL_MS);
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += WRITE_INTERVAL_MS * 1000000L;
-	if (until.tv_nsec >= 1000000000L) {
-		until.tv_nsec -= 1000000000L;
-		until.tv_sec++;
-	}
 	(void)sem_clockwait(&protolog.wake, CLOCK_MONOTONIC, &until);
 }
 

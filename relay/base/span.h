@@ -77,3 +77,13 @@ static inline struct span span_trim(struct span s)
 		s.len--;
 	return s;
 }
+
+/* A hash of a C string (FNV-1a), for tables whose keys a peer cannot choose freely. */
+static inline uint64_t text_hash(const char *text)
+{
+	uint64_t hash = 14695981039346656037U;
+
+	for (; *text != '\0'; text++)
+		hash = (hash ^ (uint8_t)*text) * 1099511628211U;
+	return hash;
+}

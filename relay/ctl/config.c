@@ -111,18 +111,18 @@ static bool show_object(const struct policy *policy, const char *kind, const cha
 
 	only.receive_connector_count = only.send_connector_count = only.partner_count = 0;
 	only.internal_server_count = only.certificate_count = 0;
-	for (unsigned i = 0;
-		strcmp(kind, "receive-connector") == 0 && i < policy->receive_connector_count; i++)
-		if (strcmp(policy->receive_connectors[i].name, name) == 0) {
-			only.receive_connectors = &policy->receive_connectors[i];
-			only.receive_connector_count = 1;
-		}
-	for (unsigned i = 0;
-		strcmp(kind, "send-connector") == 0 && i < policy->send_connector_count; i++)
-		if (strcmp(policy->send_connectors[i].name, name) == 0) {
-			only.send_connectors = &policy->send_connectors[i];
-			only.send_connector_count = 1;
-		}
+	if (strcmp(kind, "receive-connector") == 0) {
+		const struct receive_connector *found = policy_receive_connector(policy, name);
+
+		only.receive_connectors += found == NULL ? 0 : found->index;
+		only.receive_connector_count = found != NULL;
+	}
+	if (strcmp(kind, "send-connector") == 0) {
+		const struct send_connector *found = policy_send_connector(policy, name);
+
+		only.send_connectors += found == NULL ? 0 : found->index;
+		only.send_connector_count = found != NULL;
+	}
 	for (unsigned i = 0; strcmp(kind, "partner") == 0 && i < policy->partner_count; i++)
 		if (strcmp(policy->partners[i].name, name) == 0) {
 			only.partners = &policy->partners[i];

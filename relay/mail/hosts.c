@@ -63,19 +63,10 @@ unsigned hosts_pick(const struct hosts *hosts, uint64_t now_ms)
 	return 0;
 }
 
-static uint64_t hosts_hash(const char *name)
-{
-	uint64_t hash = 14695981039346656037U; /* FNV-1a */
-
-	for (; *name != '\0'; name++)
-		hash = (hash ^ (uint8_t)*name) * 1099511628211U;
-	return hash;
-}
-
 struct host_session *hosts_session(
 	struct hosts *hosts, const struct address *address, const char *name)
 {
-	uint64_t hash = hosts_hash(name);
+	uint64_t hash = text_hash(name);
 	struct host_session *free_one = NULL;
 
 	for (unsigned i = 0; i < hosts->session_count; i++) {

@@ -185,10 +185,8 @@ static void destination_end(struct destination *destination)
 static struct link *router_bucket(
 	struct router *router, const struct send_connector *connector, const char *domain)
 {
-	uint64_t hash = 14695981039346656037U ^ connector->index; /* FNV-1a */
+	const uint64_t hash = text_hash(domain) ^ connector->index;
 
-	for (; *domain != '\0'; domain++)
-		hash = (hash ^ (uint8_t)*domain) * 1099511628211U;
 	return &router->buckets[(hash ^ hash >> 32) % BUCKETS];
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/net/loop.h"
 
+#include "relay/base/clock.h"
 #include "relay/base/stats.h"
 #include <errno.h>
 #include <liburing.h>
@@ -145,10 +146,7 @@ int loop_probe(struct loop_caps *out)
 
 static void loop_clock(struct loop *loop)
 {
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	loop->now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	loop->now_ms = clock_now_ms();
 }
 
 int loop_create(const struct loop_caps *caps, unsigned entries, struct loop **out)

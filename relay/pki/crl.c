@@ -155,7 +155,7 @@ static struct crl_source *point_create(const char *key, const char *urls)
 
 static enum crl_state point_answer(struct crl_source *source, STACK_OF(X509_CRL) * out)
 {
-	uint64_t now_ms = crl_now_ms();
+	uint64_t now_ms = clock_now_ms();
 
 	link_remove(&source->link);
 	list_append(&crl_table.points, &source->link);
@@ -200,15 +200,8 @@ enum crl_state crl_for_certificate(struct x509_st *certificate, struct stack_st_
 
 void crl_table_wait(uint64_t wait_ms)
 {
-	struct timespec until;
+	const struct timespec until = clock_after_ms(wait_ms);
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += (time_t)(wait_ms / 1000);
-	until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
 	(void)pthread_cond_timedwait(&crl_table.changed, &crl_table.mutex, &until);
 }
 
@@ -226,7 +219,7 @@ static uint64_t refresh_due(const struct crl_source *source)
 
 		wait_ms = left_ms < wait_ms ? left_ms : wait_ms;
 	}
-	return crl_now_ms() + (wait_ms > BACKOFF_MIN_MS ? wait_ms : BACKOFF_MIN_MS);
+	return clock_now_ms() + (wait_ms > BACKOFF_MIN_MS ? wait_ms : BACKOFF_MIN_MS);
 }
 
 static uint64_t retry_due(const struct crl_source *source)
@@ -235,13 +228,13 @@ static uint64_t retry_due(const struct crl_source *source)
 
 	for (unsigned i = 1; i < source->failures && wait_ms < BACKOFF_MAX_MS; i++)
 		wait_ms *= 2;
-	return crl_now_ms() + (wait_ms < BACKOFF_MAX_MS ? wait_ms : BACKOFF_MAX_MS);
+	return clock_now_ms() + (wait_ms < BACKOFF_MAX_MS ? wait_ms : BACKOFF_MAX_MS);
 }
 
 /* The next to fetch, or NULL and how long there is nothing to do. */
 static struct crl_source *point_take_due(uint64_t *wait_ms)
 {
-	uint64_t now_ms = crl_now_ms();
+	uint64_t now_ms = clock_now_ms();
 	struct link *link;
 	struct link *after;
 
@@ -363,7 +356,7 @@ static void table_keep(const char *key, struct stack_st_X509_CRL *lists)
 		sk_X509_CRL_pop_free(lists, X509_CRL_free);
 		return;
 	}
-	source->touched_ms = crl_now_ms();
+	source->touched_ms = clock_now_ms();
 	crl_lists_settle(lists);
 	crl_source_take(source, lists);
 	/* As old as the last run: refreshed as soon as it is asked for. */

@@ -26,14 +26,6 @@
 
 #define PATH_BYTES 4096
 
-uint64_t crl_now_ms(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* Distribution points. */
 
 /* What is fetched is written to the log and to requests: plain visible ASCII only. */
@@ -139,7 +131,7 @@ static BIO *fetch_on_bio(BIO *bio, void *arg, int is_connect, int detail)
 		return bio;
 	}
 	/* detail: TLS is wanted. A list is signed, and https would need a list to be trusted. */
-	if (detail != 0 || ++fetch->connects > CONNECTS_MAX || crl_now_ms() >= fetch->due_ms)
+	if (detail != 0 || ++fetch->connects > CONNECTS_MAX || clock_now_ms() >= fetch->due_ms)
 		return NULL;
 	return fetch_note(fetch, (int)BIO_get_fd(bio, NULL)) ? bio : NULL;
 }
@@ -205,7 +197,7 @@ static X509_CRL *fetch_one(struct crl_fetch *fetch, const char *url)
 	BIO *body;
 
 	fetch->connects = 0;
-	fetch->due_ms = crl_now_ms() + fetch->timeout_ms;
+	fetch->due_ms = clock_now_ms() + fetch->timeout_ms;
 	if (fetch_is_refused(url)) {
 		ERR_raise(ERR_LIB_BIO, BIO_R_CONNECT_ERROR);
 		return NULL;

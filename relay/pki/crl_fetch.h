@@ -8,6 +8,7 @@
  */
 
 #include "relay/base/assert.h"
+#include "relay/base/clock.h"
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -65,6 +66,3 @@ int64_t crl_lists_end(struct stack_st_X509_CRL *lists);
 
 /* Do they say the same, byte for byte? NULL is like nothing but NULL. */
 bool crl_lists_equal(struct stack_st_X509_CRL *a, struct stack_st_X509_CRL *b);
-
-/* Monotonic. */
-uint64_t crl_now_ms(void);

@@ -104,7 +104,7 @@ void *crl_file_main(void *arg)
 	(void)arg;
 	(void)pthread_mutex_lock(&crl_table.mutex);
 	while (crl_table.is_running) {
-		uint64_t now_ms = crl_now_ms();
+		uint64_t now_ms = clock_now_ms();
 		struct link *link = crl_table.files.next;
 
 		if (now_ms < due_ms && crl_table.rounds_wanted == crl_table.rounds_done) {
@@ -130,14 +130,14 @@ void *crl_file_main(void *arg)
 
 void crl_look(void)
 {
-	const uint64_t end_ms = crl_now_ms() + LOOK_MS;
+	const uint64_t end_ms = clock_now_ms() + LOOK_MS;
 	unsigned round;
 
 	(void)pthread_mutex_lock(&crl_table.mutex);
 	round = ++crl_table.rounds_wanted;
 	(void)pthread_cond_broadcast(&crl_table.changed);
 	while (crl_table.is_running && (int)(crl_table.rounds_done - round) < 0 &&
-		crl_now_ms() < end_ms)
-		crl_table_wait(end_ms - crl_now_ms());
+		clock_now_ms() < end_ms)
+		crl_table_wait(end_ms - clock_now_ms());
 	(void)pthread_mutex_unlock(&crl_table.mutex);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/pki/trust.h"
 
+#include "policy/partner.h"
 #include "relay/pki/chain.h"
 #include "relay/pki/crl.h"
 #include <errno.h>
@@ -170,17 +171,6 @@ void trust_destroy(struct trust **out)
 	free(trust);
 }
 
-static bool trust_has_pin(const struct trust *trust, const struct peer *peer)
-{
-	_Static_assert(sizeof(peer->spki) == PIN_BYTES, "a pin is the digest of a key");
-
-	for (unsigned i = 0; i < trust->pin_count; i++) {
-		if (memcmp(trust->pins[i].bytes, peer->spki, PIN_BYTES) == 0)
-			return true;
-	}
-	return false;
-}
-
 enum verdict trust_judge(const struct trust *trust, struct peer *peer, enum peer_purpose purpose,
 	time_t now, bool *out_is_pending)
 {
@@ -188,7 +178,8 @@ enum verdict trust_judge(const struct trust *trust, struct peer *peer, enum peer
 		*out_is_pending = false;
 	if (peer == NULL)
 		return VERDICT_EMPTY;
-	if (trust->pin_count > 0 && !trust_has_pin(trust, peer))
+	_Static_assert(sizeof(peer->spki) == PIN_BYTES, "a pin is the digest of a key");
+	if (trust->pin_count > 0 && !pins_have(trust->pins, trust->pin_count, peer->spki))
 		return VERDICT_PIN_MISMATCH;
 	if (trust->pin_count > 0 && trust->anchor_count == 0)
 		return VERDICT_VALID;

@@ -19,19 +19,25 @@ struct admission_inquiry {
 	bool may_wait;
 };
 
-/* The connector as it stands in the snapshot of now; one that is gone stays as it was. */
-static const struct receive_connector *admission_connector(const struct session *session)
+/* Is it a connector of the snapshot of now, so that its index is one of that? */
+static bool admission_is_current(
+	const struct session *session, const struct receive_connector *connector)
 {
 	const struct policy *policy = session->world->policy;
 
-	for (unsigned i = 0; i < policy->receive_connector_count; i++) {
-		const struct receive_connector *connector = &policy->receive_connectors[i];
+	return connector->index < policy->receive_connector_count &&
+	       connector == &policy->receive_connectors[connector->index];
+}
 
-		if (connector == session->connector ||
-			strcmp(connector->name, session->connector->name) == 0)
-			return connector;
-	}
-	return session->connector;
+/* The connector as it stands in the snapshot of now; one that is gone stays as it was. */
+static const struct receive_connector *admission_connector(const struct session *session)
+{
+	const struct receive_connector *connector = session->connector;
+	const struct receive_connector *now = NULL;
+
+	if (!admission_is_current(session, connector))
+		now = policy_receive_connector(session->world->policy, connector->name);
+	return now == NULL ? connector : now;
 }
 
 static enum verdict admission_judge_by(
@@ -62,17 +68,15 @@ static enum verdict admission_judge_for_connector(
 {
 	const struct session *session = inquiry->session;
 	const struct trust_set *trusts = session->world->trusts;
-	const struct policy *policy = session->world->policy;
-	const bool is_current = connector->index < policy->receive_connector_count &&
-				connector == &policy->receive_connectors[connector->index];
 	enum verdict verdict;
 
 	if (connector->client_certificate == CLIENT_CERTIFICATE_NONE)
 		return VERDICT_NOT_ASKED;
 	if (session->conn.peer == NULL)
 		return VERDICT_EMPTY;
-	verdict =
-		admission_judge_by(inquiry, is_current ? trusts->receive[connector->index] : NULL);
+	verdict = admission_judge_by(inquiry, admission_is_current(session, connector)
+						      ? trusts->receive[connector->index]
+						      : NULL);
 	if (verdict == VERDICT_VALID && connector->tls_domain != NULL &&
 		!names_have(&session->conn.peer->names, connector->tls_domain))
 		return VERDICT_SUBJECT_MISMATCH;
