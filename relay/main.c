@@ -120,14 +120,11 @@ static int run_check(const char *file)
 }
 
 /* Each session needs a descriptor, and so does each session with a next hop. */
-static void raise_descriptor_limit(const struct policy *policy, unsigned workers)
+static void raise_descriptor_limit(const struct world *world, unsigned workers)
 {
+	const rlim_t need = (256 + world->connections_max) * workers;
 	struct rlimit limit;
-	rlim_t need = 256;
 
-	for (unsigned i = 0; i < policy->send_connector_count; i++)
-		need += policy->send_connectors[i].max_connections;
-	need = (need + policy->max_sessions) * workers;
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= need)
 		return;
 	if (limit.rlim_max < need) {
@@ -299,11 +296,10 @@ static int relay_probe_bindings(const struct world *old, struct world *world, FI
 		open += rc == 0;
 		if (rc == 0)
 			continue;
-		address_print(binding->address, text, sizeof(text));
-		(void)fprintf(errors, "receive-connector \"%s\": cannot listen on %s: %s\n",
-			binding->connector, text, strerror(-rc));
+		world_complain_binding(binding, rc, errors);
 		if (rc != -EADDRNOTAVAIL)
 			return rc;
+		address_print(binding->address, text, sizeof(text));
 		log_event(LOG_LEVEL_ERROR, NULL, "listen-failed",
 			"connector=%s address=%s why=\"%s\"", binding->connector, text,
 			strerror(-rc));
@@ -375,7 +371,7 @@ static int relay_create_workers(struct relay *relay)
 		return -errno;
 	if (relay->workers == NULL || door_create(DOOR_SOURCES, &relay->shared.door) < 0)
 		return -ENOMEM;
-	raise_descriptor_limit(policy, count);
+	raise_descriptor_limit(relay->world, count);
 	rc = relay_probe_bindings(NULL, relay->world, stderr);
 	while (rc == 0 && relay->worker_count < count) {
 		rc = worker_create(relay->worker_count, &relay->shared, relay->world, stderr,

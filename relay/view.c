@@ -15,17 +15,13 @@ static int view_create_tls(struct view *view, FILE *errors)
 		return -ENOMEM;
 	for (unsigned i = 0; rc == 0 && i < policy->receive_connector_count; i++) {
 		const struct receive_connector *connector = &policy->receive_connectors[i];
-		const struct tls_context_options options = {.settings = &connector->tls_settings,
-			.is_server = true,
-			.client_certificate = connector->client_certificate,
-			.trust = view->world->trusts->receive[i],
-			.name = connector->name};
 		char error[512] = "no memory";
 
 		if (!connector->enabled || connector->tls == TLS_MODE_NONE ||
 			connector->tls_settings.certificate == NULL)
 			continue;
-		rc = tls_context_create(&options, &view->tls_contexts[i], error, sizeof(error));
+		rc = tls_context_create_receive(connector, view->world->trusts->receive[i],
+			&view->tls_contexts[i], error, sizeof(error));
 		if (rc < 0)
 			(void)fprintf(errors, "%s:%u: receive-connector \"%s\": %s\n", policy->file,
 				connector->line, connector->name, error);

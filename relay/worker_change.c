@@ -19,7 +19,6 @@ int worker_create_listeners(
 	for (unsigned i = 0; rc == 0 && i < world->binding_count; i++) {
 		const struct world_binding *binding = &world->bindings[i];
 		struct worker_listener *own = NULL;
-		char text[64];
 
 		if (!binding->is_open || !binding->is_new)
 			continue;
@@ -31,11 +30,8 @@ int worker_create_listeners(
 		own->listener.on_accept = worker_on_accept;
 		list_append(out, &own->link);
 		rc = listener_create(&own->listener, binding->address);
-		if (rc == 0)
-			continue;
-		address_print(binding->address, text, sizeof(text));
-		(void)fprintf(errors, "receive-connector \"%s\": cannot listen on %s: %s\n",
-			binding->connector, text, strerror(-rc));
+		if (rc < 0)
+			world_complain_binding(binding, rc, errors);
 	}
 	return rc;
 }
@@ -69,16 +65,20 @@ void worker_adopt(struct worker *worker, struct worker_change **change)
 	worker_wake(worker, WORKER_WAKE_CHANGE);
 }
 
+static void worker_free_listener(struct worker_listener *own)
+{
+	link_remove(&own->link);
+	listener_destroy(&own->listener);
+	free(own);
+}
+
 void worker_free_listeners(struct link *listeners)
 {
 	struct link *link;
+	struct link *after;
 
-	while ((link = list_take(listeners)) != NULL) {
-		struct worker_listener *own = OWNER_OF(link, struct worker_listener, link);
-
-		listener_destroy(&own->listener);
-		free(own);
-	}
+	LIST_FOR_EACH (link, after, listeners)
+		worker_free_listener(OWNER_OF(link, struct worker_listener, link));
 }
 
 void worker_change_destroy(struct worker_change **out)
@@ -101,23 +101,27 @@ void worker_use_view(struct worker *worker, struct view *view)
 	list_append(&worker->views, &view->link);
 }
 
+static bool world_listens(const struct world *world, const struct address *address)
+{
+	for (unsigned i = 0; i < world->binding_count; i++)
+		if (world->bindings[i].is_open &&
+			address_is_equal(world->bindings[i].address, address))
+			return true;
+	return false;
+}
+
 /* The sockets that the view in force wants go on; the others are closed. */
 static void worker_sort_listeners(struct worker *worker)
 {
-	const struct world *world = worker->view->world;
 	struct link *link;
 	struct link *after;
 
 	LIST_FOR_EACH (link, after, &worker->listeners) {
-		struct worker_listener *own = OWNER_OF(link, struct worker_listener, link);
+		struct listener *listener = &OWNER_OF(link, struct worker_listener, link)->listener;
 
-		own->is_wanted = false;
-		for (unsigned i = 0; i < world->binding_count && !own->is_wanted; i++)
-			own->is_wanted = world->bindings[i].is_open && !own->listener.is_closing &&
-					 address_is_equal(world->bindings[i].address,
-						 &own->listener.address);
-		if (!own->is_wanted && !own->listener.is_closing)
-			listener_close(&own->listener);
+		if (!listener->is_closing &&
+			!world_listens(worker->view->world, &listener->address))
+			listener_close(listener);
 	}
 }
 
@@ -172,10 +176,7 @@ void worker_sweep(struct worker *worker)
 	LIST_FOR_EACH (link, after, &worker->listeners) {
 		struct worker_listener *own = OWNER_OF(link, struct worker_listener, link);
 
-		if (!listener_is_closed(&own->listener))
-			continue;
-		link_remove(&own->link);
-		listener_destroy(&own->listener);
-		free(own);
+		if (listener_is_closed(&own->listener))
+			worker_free_listener(own);
 	}
 }

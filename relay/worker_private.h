@@ -30,7 +30,6 @@ struct worker_session {
 struct worker_listener {
 	struct listener listener;
 	struct link link;
-	bool is_wanted; /* by the view in force */
 };
 
 /* A view that is to be put in force, and the listening sockets that are new with it. */

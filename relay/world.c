@@ -108,42 +108,43 @@ static int world_choose_certificates(struct world *world, FILE *errors)
 	return rc;
 }
 
+static int world_complain_tls(
+	const struct world *world, unsigned line, const char *name, const char *error, FILE *errors)
+{
+	(void)fprintf(errors, "%s:%u: connector \"%s\": %s, expected PEM that OpenSSL accepts\n",
+		world->policy->file, line, name, error);
+	return -EINVAL;
+}
+
 /* Only OpenSSL can tell whether a certificate file and a cipher list are any good. */
 static int world_check_tls(const struct world *world, FILE *errors)
 {
 	const struct policy *policy = world->policy;
-	unsigned receive_count = policy->receive_connector_count;
+	struct tls_context context;
+	char error[512];
 	int rc = 0;
 
-	for (unsigned i = 0; i < receive_count + policy->send_connector_count; i++) {
-		bool is_server = i < receive_count;
-		const struct receive_connector *receive =
-			&policy->receive_connectors[is_server ? i : 0];
-		const struct send_connector *send =
-			&policy->send_connectors[is_server ? 0 : i - receive_count];
-		const struct tls_context_options options = {
-			.settings = is_server ? &receive->tls_settings : &send->tls_settings,
-			.is_server = is_server,
-			.client_certificate =
-				is_server ? receive->client_certificate : CLIENT_CERTIFICATE_NONE,
-			.trust = is_server ? world->trusts->receive[i]
-					   : world->trusts->send[i - receive_count],
-			.name = is_server ? receive->name : send->name};
-		struct tls_context context;
-		char error[512];
+	for (unsigned i = 0; i < policy->receive_connector_count; i++) {
+		const struct receive_connector *connector = &policy->receive_connectors[i];
 
-		if (is_server && (receive->tls == TLS_MODE_NONE ||
-					 receive->tls_settings.certificate == NULL))
+		if (connector->tls == TLS_MODE_NONE || connector->tls_settings.certificate == NULL)
 			continue;
-		if (tls_context_create(&options, &context, error, sizeof(error)) == 0) {
+		if (tls_context_create_receive(connector, world->trusts->receive[i], &context,
+			    error, sizeof(error)) == 0)
 			tls_context_destroy(&context);
-			continue;
-		}
-		(void)fprintf(errors,
-			"%s:%u: connector \"%s\": %s, expected PEM that OpenSSL accepts\n",
-			policy->file, is_server ? receive->line : send->line,
-			is_server ? receive->name : send->name, error);
-		rc = -EINVAL;
+		else
+			rc = world_complain_tls(
+				world, connector->line, connector->name, error, errors);
+	}
+	for (unsigned i = 0; i < policy->send_connector_count; i++) {
+		const struct send_connector *connector = &policy->send_connectors[i];
+
+		if (tls_context_create_send(
+			    connector, world->trusts->send[i], &context, error, sizeof(error)) == 0)
+			tls_context_destroy(&context);
+		else
+			rc = world_complain_tls(
+				world, connector->line, connector->name, error, errors);
 	}
 	return rc;
 }
@@ -179,6 +180,15 @@ static int world_create_bindings(struct world *world)
 			world_add_binding(world, connector, j);
 	}
 	return 0;
+}
+
+void world_complain_binding(const struct world_binding *binding, int rc, FILE *errors)
+{
+	char text[64];
+
+	address_print(binding->address, text, sizeof(text));
+	(void)fprintf(errors, "receive-connector \"%s\": cannot listen on %s: %s\n",
+		binding->connector, text, strerror(-rc));
 }
 
 int world_create(const char *file, FILE *errors, struct world **out)

@@ -47,5 +47,8 @@ NODISCARD int world_create(const char *file, FILE *errors, struct world **out);
 struct world *world_hold(struct world *world);
 void world_release(struct world **world); /* clears the pointer; NULL is harmless */
 
+/* A line on errors: why the binding cannot be had (-errno). */
+void world_complain_binding(const struct world_binding *binding, int rc, FILE *errors);
+
 /* May a relay that runs with old go on with this one? Else says what needs a restart. */
 const char *world_needs_restart(const struct world *old, const struct world *world);

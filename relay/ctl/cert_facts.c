@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/ctl/cert.h"
 
+#include "relay/pki/words.h"
 #include <openssl/bn.h>
 #include <openssl/evp.h>
 #include <openssl/x509v3.h>
@@ -19,18 +20,6 @@ static void hex_print(const unsigned char *bytes, size_t count, char *out, size_
 		out[at++] = digits[bytes[i] & 15];
 	}
 	out[at] = '\0';
-}
-
-static void name_print(const X509_NAME *name, char out[static CERT_TEXT_BYTES])
-{
-	BIO *bio = BIO_new(BIO_s_mem());
-	int len = 0;
-
-	if (bio != NULL && X509_NAME_print_ex(bio, name, 0,
-				   XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB) >= 0)
-		len = BIO_read(bio, out, CERT_TEXT_BYTES - 1);
-	out[len > 0 ? len : 0] = '\0';
-	BIO_free(bio);
 }
 
 /* dNSNames with ", " between; a byte that no host name has is a "?". */
@@ -122,8 +111,8 @@ void cert_facts_read(X509 *certificate, struct cert_facts *out)
 		.is_self_signed = X509_self_signed(certificate, 1) == 1};
 	if (X509_digest(certificate, EVP_sha1(), digest, &len) == 1)
 		hex_print(digest, len, out->thumbprint, sizeof(out->thumbprint));
-	name_print(X509_get_subject_name(certificate), out->subject);
-	name_print(X509_get_issuer_name(certificate), out->issuer);
+	openssl_print_name(X509_get_subject_name(certificate), out->subject, sizeof(out->subject));
+	openssl_print_name(X509_get_issuer_name(certificate), out->issuer, sizeof(out->issuer));
 	names_print(names, out->names, sizeof(out->names));
 	facts_read_serial(certificate, out);
 	facts_read_key(X509_get_X509_PUBKEY(certificate), out);
@@ -140,7 +129,7 @@ void cert_facts_read_request(X509_REQ *request, struct cert_facts *out)
 	*out = (struct cert_facts){0};
 	if (key != NULL)
 		cert_key_thumbprint(key, out->thumbprint);
-	name_print(X509_REQ_get_subject_name(request), out->subject);
+	openssl_print_name(X509_REQ_get_subject_name(request), out->subject, sizeof(out->subject));
 	names_print(names, out->names, sizeof(out->names));
 	facts_read_key(X509_REQ_get_X509_PUBKEY(request), out);
 	GENERAL_NAMES_free(names);

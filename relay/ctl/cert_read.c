@@ -2,6 +2,7 @@
 #include "relay/ctl/cert.h"
 
 #include "relay/base/span.h"
+#include "relay/pki/words.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/bio.h>
@@ -19,10 +20,10 @@
 
 const char *cert_openssl_reason(void)
 {
-	const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+	const char *reason = openssl_why("unknown reason");
 
 	ERR_clear_error();
-	return reason != NULL ? reason : "unknown reason";
+	return reason;
 }
 
 static int file_read_into(int fd, BIO *out)

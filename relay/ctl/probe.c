@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/ctl/ask.h"
 
+#include "relay/pki/words.h"
 #include <errno.h>
 #include <netdb.h>
 #include <openssl/err.h>
@@ -40,8 +41,7 @@ static bool link_fail(struct link *link, enum probe_step step, const char *forma
 /* Why TLS or the socket failed, in words. */
 static const char *link_error(char *out, size_t out_bytes)
 {
-	unsigned long error = ERR_peek_last_error();
-	const char *reason = error == 0 ? NULL : ERR_reason_error_string(error);
+	const char *reason = openssl_why(NULL);
 
 	if (reason != NULL)
 		(void)snprintf(out, out_bytes, "%s", reason);

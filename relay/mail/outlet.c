@@ -24,15 +24,13 @@ void nexthop_unidle(struct nexthop_client *own)
 int outlet_create(struct outlet *outlet, const struct send_connector *connector,
 	const struct trust *trust, char *error, size_t error_bytes)
 {
-	const struct tls_context_options options = {
-		.settings = &connector->tls_settings, .name = connector->name, .trust = trust};
 	int rc;
 
 	outlet->connector = connector;
 	link_init(&outlet->all);
 	link_init(&outlet->idle);
 	link_init(&outlet->starved);
-	rc = tls_context_create(&options, &outlet->tls_context, error, error_bytes);
+	rc = tls_context_create_send(connector, trust, &outlet->tls_context, error, error_bytes);
 	if (rc < 0)
 		return rc;
 	return pool_create(&outlet->clients, (uint32_t)connector->max_connections,

@@ -3,6 +3,7 @@
 
 #include "relay/base/limits.h"
 #include "relay/pki/crl.h"
+#include "relay/pki/words.h"
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
@@ -212,14 +213,6 @@ static bool tls_version_number(const char *word, int *out)
 	return true;
 }
 
-static const char *tls_why(void)
-{
-	unsigned long error = ERR_peek_last_error();
-	const char *reason = error == 0 ? NULL : ERR_reason_error_string(error);
-
-	return reason == NULL ? "unknown cause" : reason;
-}
-
 static const char *context_set_certificate(SSL_CTX *ctx, const struct certificate *certificate)
 {
 	if (SSL_CTX_use_certificate_chain_file(ctx, certificate->chain) != 1)
@@ -385,7 +378,7 @@ int tls_context_create(const struct tls_context_options *options, struct tls_con
 	SSL_CTX_set_msg_callback(ctx, tls_on_message);
 	bad = context_configure(out, options);
 	if (bad != NULL) {
-		(void)snprintf(error, error_bytes, "%s: %s", bad, tls_why());
+		(void)snprintf(error, error_bytes, "%s: %s", bad, openssl_why("unknown cause"));
 		tls_context_destroy(out);
 		return -EINVAL;
 	}

@@ -67,6 +67,28 @@ NODISCARD int tls_context_create(const struct tls_context_options *options, stru
 	char *error, size_t error_bytes);
 void tls_context_destroy(struct tls_context *context);
 
+/* The same for a connector as it is configured, with what it believes (NULL: nobody). */
+NODISCARD static inline int tls_context_create_receive(const struct receive_connector *connector,
+	const struct trust *trust, struct tls_context *out, char *error, size_t error_bytes)
+{
+	const struct tls_context_options options = {.settings = &connector->tls_settings,
+		.is_server = true,
+		.client_certificate = connector->client_certificate,
+		.name = connector->name,
+		.trust = trust};
+
+	return tls_context_create(&options, out, error, error_bytes);
+}
+
+NODISCARD static inline int tls_context_create_send(const struct send_connector *connector,
+	const struct trust *trust, struct tls_context *out, char *error, size_t error_bytes)
+{
+	const struct tls_context_options options = {
+		.settings = &connector->tls_settings, .name = connector->name, .trust = trust};
+
+	return tls_context_create(&options, out, error, error_bytes);
+}
+
 /*
  * Before each tls_open(); costs nothing unless something has changed. Tickets and
  * sessions of another generation of the policy's trust or of the revocation lists are

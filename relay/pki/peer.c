@@ -4,6 +4,7 @@
 #include "relay/base/list.h"
 #include "relay/pki/chain.h"
 #include "relay/pki/crl.h"
+#include "relay/pki/words.h"
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -113,18 +114,6 @@ static void hex_print(const uint8_t *bytes, size_t count, const char *digits, ch
 		out[2 * i + 1] = digits[bytes[i] & 15];
 	}
 	out[2 * count] = '\0';
-}
-
-static void name_print(const X509_NAME *name, char out[PEER_SUBJECT_BYTES])
-{
-	BIO *bio = BIO_new(BIO_s_mem());
-	int len = 0;
-
-	if (bio != NULL && X509_NAME_print_ex(bio, name, 0,
-				   XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB) >= 0)
-		len = BIO_read(bio, out, PEER_SUBJECT_BYTES - 1);
-	out[len > 0 ? len : 0] = '\0';
-	BIO_free(bio);
 }
 
 static void serial_print(X509 *leaf, char out[PEER_SERIAL_BYTES])
@@ -268,8 +257,9 @@ static bool entry_read(struct peer_entry *entry)
 		return false;
 	hex_print(peer->spki, sizeof(peer->spki), lower, peer->spki_sha256);
 	hex_print(sha1, len, upper, peer->thumbprint);
-	name_print(X509_get_subject_name(entry->leaf), peer->subject);
-	name_print(X509_get_issuer_name(entry->leaf), peer->issuer);
+	openssl_print_name(
+		X509_get_subject_name(entry->leaf), peer->subject, sizeof(peer->subject));
+	openssl_print_name(X509_get_issuer_name(entry->leaf), peer->issuer, sizeof(peer->issuer));
 	serial_print(entry->leaf, peer->serial);
 	peer->not_before = chain_date(X509_get0_notBefore(entry->leaf));
 	peer->not_after = chain_date(X509_get0_notAfter(entry->leaf));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/pki/store.h"
 
+#include "relay/pki/words.h"
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -65,14 +66,6 @@ static bool store_read_chain(FILE *in, X509 **out_leaf, STACK_OF(X509) * rest)
 	return ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
 }
 
-static const char *store_why(void)
-{
-	unsigned long code = ERR_peek_last_error();
-	const char *reason = code == 0 ? NULL : ERR_reason_error_string(code);
-
-	return reason == NULL ? "cannot be read" : reason;
-}
-
 int own_certificate_load(const struct certificate *certificate, struct own_certificate *out,
 	char *error, size_t error_bytes)
 {
@@ -86,7 +79,7 @@ int own_certificate_load(const struct certificate *certificate, struct own_certi
 		(void)snprintf(error, error_bytes, "%s: %s", certificate->chain, strerror(errno));
 	} else if (rest == NULL || !store_read_chain(in, &leaf, rest)) {
 		(void)snprintf(error, error_bytes, "%s: %s, expected certificates in PEM",
-			certificate->chain, store_why());
+			certificate->chain, openssl_why("cannot be read"));
 	} else {
 		out->facts = peer_of_chain(leaf, rest);
 		if (out->facts == NULL)

@@ -4,6 +4,7 @@
 #include "policy/partner.h"
 #include "relay/pki/chain.h"
 #include "relay/pki/crl.h"
+#include "relay/pki/words.h"
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -13,17 +14,6 @@
 
 static _Atomic uint64_t trust_ids;
 static _Atomic uint64_t trust_generations;
-
-/* Why a file could not be used: the library's word, or the system's. */
-static const char *trust_why(int error)
-{
-	unsigned long code = ERR_peek_last_error();
-	const char *reason = code == 0 ? NULL : ERR_reason_error_string(code);
-
-	if (error != 0)
-		return strerror(error);
-	return reason == NULL ? "nothing found in it" : reason;
-}
 
 /* Reads every certificate of the file; one that cannot be read spoils it. */
 static int trust_read_anchors(struct trust *trust, const char *file, STACK_OF(X509) * certificates)
@@ -81,7 +71,7 @@ static int trust_create_anchors(
 		why = file == NULL ? 0 : trust_read_anchors(trust, file, certificates);
 		if (why != 0) {
 			(void)snprintf(error, error_bytes, "%s: %s, expected certificates in PEM",
-				file, trust_why(why < 0 ? 0 : why));
+				file, why > 0 ? strerror(why) : openssl_why("nothing found in it"));
 			rc = -EINVAL;
 		}
 		if (rc == 0)
