@@ -126,15 +126,13 @@ struct conn {
 	const struct record_layer *tx;
 	struct tls *tls; /* while one direction is in userspace */
 	struct ktls ktls;
-	uint64_t records_sent;   /* at least so many, under one key */
-	bool owes_key_update;    /* the peer asked for our next key, and a send was under way */
-	unsigned key_updates;    /* KeyUpdate records met under kernel TLS */
-	unsigned ktls_want;      /* bits of enum ktls_direction that shall go to the kernel */
-	bool is_hello_due;       /* the handshake has a step to make without new input */
-	const char *verify_name; /* set by the owner before conn_start_tls(): the name to find, or
-				    NULL */
-	bool ktls_rx_ready;      /* the receive side may be handed over now */
-	bool is_settled;         /* on_record was called */
+	uint64_t records_sent; /* at least so many, under one key */
+	bool owes_key_update;  /* the peer asked for our next key, and a send was under way */
+	unsigned key_updates;  /* KeyUpdate records met under kernel TLS */
+	unsigned ktls_want;    /* bits of enum ktls_direction that shall go to the kernel */
+	bool is_hello_due;     /* the handshake has a step to make without new input */
+	bool ktls_rx_ready;    /* the receive side may be handed over now */
+	bool is_settled;       /* on_record was called */
 	const char *ktls_why_not[KTLS_DIRECTION_COUNT];
 	struct tls_facts facts;
 	struct peer *peer; /* from on_tls to on_closed: who the other side is; NULL: unknown */

@@ -134,7 +134,7 @@ static void handshake_done(struct conn *conn)
 	conn_enter(conn, CONN_OPEN);
 	conn->wants_input = false;
 	conn->ktls_rx_ready = conn->tls->context->is_server;
-	conn->peer = tls_facts_read(conn->tls, conn->verify_name, time(NULL), &conn->facts);
+	conn->peer = tls_facts_read(conn->tls, NULL, time(NULL), &conn->facts);
 	/*
 	 * A client may speak right behind its Finished, in the same segment: what came
 	 * is read before anything else is asked for.
@@ -267,7 +267,7 @@ void conn_tell_closed(struct conn *conn)
 
 enum verdict conn_judge(struct conn *conn, time_t now, bool *pending)
 {
-	enum verdict verdict = tls_facts_judge(&conn->facts, conn->peer, conn->verify_name, now);
+	enum verdict verdict = tls_facts_judge(&conn->facts, conn->peer, NULL, now);
 
 	if (pending != NULL)
 		*pending = conn->facts.is_pending;

@@ -61,15 +61,10 @@ static void client_refuse(struct client *client, const char *format, ...) PRINTF
 static void client_refuse(struct client *client, const char *format, ...)
 {
 	va_list args;
-	int len;
 
 	va_start(args, format);
-	len = vsnprintf(client->refusal, sizeof(client->refusal) - 2, format, args);
+	(void)reply_vprint(client->refusal, sizeof(client->refusal), format, args);
 	va_end(args);
-	ASSERT(len > 0);
-	if ((size_t)len > sizeof(client->refusal) - 3)
-		len = (int)sizeof(client->refusal) - 3;
-	memcpy(client->refusal + len, "\r\n", 3);
 	if (client->requirement->partner != NULL)
 		STAT(secure_send_refused);
 }

@@ -127,3 +127,14 @@ void reply_parse_ehlo(const struct reply *reply, struct ehlo_offer *out)
 		is_first = false;
 	}
 }
+
+size_t reply_vprint(char *out, size_t out_bytes, const char *format, va_list args)
+{
+	int len = vsnprintf(out, out_bytes - 2, format, args);
+
+	ASSERT(len > 0 && out_bytes > 3);
+	if ((size_t)len > out_bytes - 3)
+		len = (int)out_bytes - 3;
+	memcpy(out + len, "\r\n", 3);
+	return (size_t)len + 2;
+}

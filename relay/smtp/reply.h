@@ -9,6 +9,7 @@
 
 #include "relay/base/assert.h"
 #include "relay/base/span.h"
+#include <stdarg.h>
 
 struct reply {
 	unsigned code;    /* 200 to 599 */
@@ -54,3 +55,10 @@ struct ehlo_offer {
 
 /* Reads the keywords off a 250 reply to EHLO; unknown ones are ignored. */
 void reply_parse_ehlo(const struct reply *reply, struct ehlo_offer *out);
+
+/*
+ * Prints a reply line of ours and its CR LF, with a NUL behind; what is too long is cut. Returns
+ * the length without the NUL.
+ */
+size_t reply_vprint(char *out, size_t out_bytes, const char *format, va_list args)
+	PRINTF_LIKE(3, 0);

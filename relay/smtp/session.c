@@ -5,6 +5,7 @@
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
 #include "relay/smtp/line.h"
+#include "relay/smtp/reply.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <time.h>
@@ -76,16 +77,12 @@ void session_reply(struct session *session, const char *format, ...)
 {
 	char line[SESSION_REPLY_BYTES];
 	va_list args;
-	int len;
+	size_t len;
 
 	va_start(args, format);
-	len = vsnprintf(line, sizeof(line) - 2, format, args);
+	len = reply_vprint(line, sizeof(line), format, args);
 	va_end(args);
-	ASSERT(len > 0);
-	if ((size_t)len > sizeof(line) - 3)
-		len = (int)sizeof(line) - 3;
-	memcpy(line + len, "\r\n", 2);
-	session_write(session, span_make(line, (size_t)len + 2));
+	session_write(session, span_make(line, len));
 }
 
 void session_error(struct session *session, const char *format, ...)

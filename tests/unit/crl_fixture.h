@@ -67,20 +67,6 @@ static inline struct trust *trust_of(
 	return trust;
 }
 
-static inline struct peer *peer_with(const struct pki *leaf, const struct pki *sent)
-{
-	STACK_OF(X509) *chain = sk_X509_new_null();
-	struct peer *peer;
-
-	assert_non_null(chain);
-	if (sent != NULL)
-		assert_true(sk_X509_push(chain, sent->certificate) > 0);
-	peer = peer_of_chain(leaf->certificate, chain);
-	assert_non_null(peer);
-	sk_X509_free(chain);
-	return peer;
-}
-
 /* What is done to the two lists, of root (covers middle) and of middle (covers the leaf). */
 enum list_kind {
 	LIST_ABSENT,

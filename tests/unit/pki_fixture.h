@@ -7,6 +7,7 @@
  */
 
 #include "relay/base/assert.h"
+#include "relay/pki/peer.h"
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -309,4 +310,19 @@ static inline const char *pki_write_list(const char *name, X509_CRL *list)
 	assert_int_equal(rename(beside, path), 0);
 	X509_CRL_free(list);
 	return path;
+}
+
+/* The entry of a leaf that came with up to one more certificate. */
+static inline struct peer *peer_with(const struct pki *leaf, const struct pki *sent)
+{
+	STACK_OF(X509) *chain = sk_X509_new_null();
+	struct peer *peer;
+
+	assert_non_null(chain);
+	if (sent != NULL)
+		assert_true(sk_X509_push(chain, sent->certificate) > 0);
+	peer = peer_of_chain(leaf->certificate, chain);
+	assert_non_null(peer);
+	sk_X509_free(chain);
+	return peer;
 }

@@ -59,21 +59,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* The entry of a leaf that came with up to one more certificate. */
-static struct peer *peer_with(const struct pki *leaf, const struct pki *sent)
-{
-	STACK_OF(X509) *chain = sk_X509_new_null();
-	struct peer *peer;
-
-	assert_non_null(chain);
-	if (sent != NULL)
-		assert_true(sk_X509_push(chain, sent->certificate) > 0);
-	peer = peer_of_chain(leaf->certificate, chain);
-	assert_non_null(peer);
-	sk_X509_free(chain);
-	return peer;
-}
-
 static enum verdict judge_at(const struct trust *trust, const struct pki *leaf,
 	const struct pki *sent, enum peer_purpose purpose, time_t now)
 {
