@@ -369,7 +369,7 @@ static int relay_create_workers(struct relay *relay)
 		.owner = relay};
 	if (getrandom(&relay->shared.random_id, sizeof(relay->shared.random_id), 0) < 0)
 		return -errno;
-	if (relay->workers == NULL || door_create(DOOR_SOURCES, &relay->shared.door) < 0)
+	if (relay->workers == NULL || quota_create(QUOTA_SOURCES, &relay->shared.quota) < 0)
 		return -ENOMEM;
 	raise_descriptor_limit(relay->world, count);
 	rc = relay_probe_bindings(NULL, relay->world, stderr);
@@ -441,7 +441,7 @@ static int relay_stop(struct relay *relay)
 		worker_destroy(&relay->workers[i]);
 	free(relay->workers);
 	protolog_stop();
-	door_destroy(&relay->shared.door);
+	quota_destroy(&relay->shared.quota);
 	return rc;
 }
 

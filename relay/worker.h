@@ -11,9 +11,9 @@
  */
 
 #include "relay/base/stats.h"
-#include "relay/door.h"
 #include "relay/net/ktls.h"
 #include "relay/net/loop.h"
+#include "relay/quota.h"
 #include "relay/world.h"
 #include <pthread.h>
 
@@ -21,7 +21,7 @@
 struct worker_shared {
 	const struct loop_caps *caps;
 	const struct ktls_support *ktls_support;
-	struct door *door;
+	struct quota *quota;
 	uint64_t started_s; /* wall clock at start: part of session ids */
 	uint16_t random_id; /* and a number that tells this process from another's */
 

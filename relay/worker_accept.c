@@ -15,7 +15,7 @@ static void worker_on_session_closed(struct session *session)
 	struct worker *worker = own->worker;
 
 	proxy_fini(&own->proxy);
-	door_leave(&own->place);
+	quota_leave(&own->place);
 	own->view->sessions--;
 	own->out_view->sessions--;
 	link_remove(&own->link);
@@ -70,8 +70,8 @@ static bool worker_on_message(struct session *session)
 	struct worker_session *own = OWNER_OF(session, struct worker_session, session);
 
 	worker_follow_world(own);
-	return door_message(&own->place, session->connector, loop_now_ms(own->worker->loop)) ==
-	       DOOR_OPEN;
+	return quota_message(&own->place, session->connector, loop_now_ms(own->worker->loop)) ==
+	       QUOTA_OPEN;
 }
 
 static const struct session_owner worker_session_owner = {
@@ -79,7 +79,7 @@ static const struct session_owner worker_session_owner = {
 	.on_message = worker_on_message,
 };
 
-/* The door is closed: the peer is told once, without waiting. */
+/* No room: the peer is told once, without waiting. */
 static void worker_refuse(
 	const struct receive_connector *connector, const char *peer, const char *why, int fd)
 {
@@ -145,25 +145,25 @@ static bool worker_read_ends(const struct listener *listener, int fd, struct wor
 static struct worker_session *worker_admit(struct worker *worker,
 	const struct receive_connector *connector, const struct worker_peer *peer, int fd)
 {
-	struct door_place place;
+	struct quota_place place;
 	struct worker_session *own = NULL;
 
-	switch (door_enter(worker->shared->door, connector, &peer->ip, &place)) {
-	case DOOR_OPEN:
+	switch (quota_enter(worker->shared->quota, connector, &peer->ip, &place)) {
+	case QUOTA_OPEN:
 		own = pool_take(&worker->sessions);
 		if (own != NULL) {
 			own->place = place;
 			return own;
 		}
-		door_leave(&place);
+		quota_leave(&place);
 		worker_refuse(connector, peer->address, "too-many-sessions", fd);
 		break;
-	case DOOR_SOURCE:
+	case QUOTA_SOURCE:
 		STAT(sessions_refused_source);
 		worker_refuse(connector, peer->address, "too-many-connections-per-source", fd);
 		break;
-	case DOOR_FULL:
-	case DOOR_RATE:
+	case QUOTA_FULL:
+	case QUOTA_RATE:
 		worker_refuse(connector, peer->address, "too-many-connections", fd);
 		break;
 	}

@@ -23,7 +23,7 @@ struct worker_session {
 	struct worker *worker;
 	struct view *view;     /* it began under */
 	struct view *out_view; /* its mail goes by */
-	struct door_place place;
+	struct quota_place place;
 	struct link link;
 };
 

@@ -24,7 +24,7 @@
 #define BULK_PLAIN_BYTES 65536
 
 /* Sources whose connections and messages are counted at a time, by the whole process: 2 MB. */
-#define DOOR_SOURCES 16384
+#define QUOTA_SOURCES 16384
 
 /* RFC 5321 4.5.3.1.4 asks for 512 and room for extensions; DSN and long paths need 2,048. */
 #define COMMAND_LINE_BYTES_MAX 2048

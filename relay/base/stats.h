@@ -13,10 +13,10 @@
 
 #define STATS_LIST(X)                                                                            \
 	X(sessions)                /* inbound connections that got a session */                  \
-	X(sessions_refused)        /* inbound connections answered 421 at the door */            \
+	X(sessions_refused)        /* inbound connections answered 421: no room for them */      \
 	X(sessions_refused_source) /* of these, for the limits of one source */                  \
 	X(sessions_unmatched)      /* closed unserved: no receive connector is for that peer */  \
-	X(door_untracked)          /* sessions whose source was not counted: too many sources */ \
+	X(quota_untracked)         /* sessions whose source was not counted: too many sources */ \
 	X(sessions_timed_out)      /* ended by a deadline */                                     \
 	X(protocol_errors)         /* commands answered 5xx for their form or order */           \
 	X(tls_handshakes)          /* inbound, completed */                                      \

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "relay/door.h"
+#include "relay/quota.h"
 
 #include "relay/base/stats.h"
 #include <pthread.h>
@@ -34,54 +34,54 @@ static struct receive_connector connector_open(const char *name)
 		.message_rate_source = RATE_SOURCE_IP_ADDRESS};
 }
 
-static struct door *door_of(unsigned sources)
+static struct quota *quota_of(unsigned sources)
 {
-	struct door *door;
+	struct quota *quota;
 
-	assert_int_equal(door_create(sources, &door), 0);
-	return door;
+	assert_int_equal(quota_create(sources, &quota), 0);
+	return quota;
 }
 
 static uint64_t untracked(void)
 {
-	return atomic_load_explicit(&stats_mine->door_untracked, memory_order_relaxed);
+	return atomic_load_explicit(&stats_mine->quota_untracked, memory_order_relaxed);
 }
 
 /* MaxInboundConnection. */
-static void test_door_full(void **state)
+static void test_quota_full(void **state)
 {
 	struct receive_connector connector = connector_open("a");
 	struct receive_connector other = connector_open("b");
-	struct door_place places[3];
-	struct door *door = door_of(16);
+	struct quota_place places[3];
+	struct quota *quota = quota_of(16);
 	struct ip peer = v4(1);
 
 	(void)state;
 	connector.max_inbound_connection = 2;
-	assert_int_equal(door_enter(door, &connector, &peer, &places[0]), DOOR_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peer, &places[0]), QUOTA_OPEN);
 	peer = v4(2);
-	assert_int_equal(door_enter(door, &connector, &peer, &places[1]), DOOR_OPEN);
-	assert_int_equal(door_enter(door, &connector, &peer, &places[2]), DOOR_FULL);
-	assert_int_equal(door_enter(door, &connector, NULL, &places[2]), DOOR_FULL);
-	assert_int_equal(door_count(door, &connector), 2);
-	assert_int_equal(door_count(door, &other), 0);
+	assert_int_equal(quota_enter(quota, &connector, &peer, &places[1]), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peer, &places[2]), QUOTA_FULL);
+	assert_int_equal(quota_enter(quota, &connector, NULL, &places[2]), QUOTA_FULL);
+	assert_int_equal(quota_count(quota, &connector), 2);
+	assert_int_equal(quota_count(quota, &other), 0);
 	/* Another connector has its own count, and a refused place is none. */
-	door_leave(&places[2]);
-	assert_int_equal(door_enter(door, &other, &peer, &places[2]), DOOR_OPEN);
-	door_leave(&places[0]);
-	door_leave(&places[0]);
-	assert_int_equal(door_count(door, &connector), 1);
-	assert_int_equal(door_enter(door, &connector, &peer, &places[0]), DOOR_OPEN);
+	quota_leave(&places[2]);
+	assert_int_equal(quota_enter(quota, &other, &peer, &places[2]), QUOTA_OPEN);
+	quota_leave(&places[0]);
+	quota_leave(&places[0]);
+	assert_int_equal(quota_count(quota, &connector), 1);
+	assert_int_equal(quota_enter(quota, &connector, &peer, &places[0]), QUOTA_OPEN);
 	for (unsigned i = 0; i < COUNT_OF(places); i++)
-		door_leave(&places[i]);
-	assert_int_equal(door_count(door, &connector), 0);
-	door_destroy(&door);
-	assert_null(door);
-	door_destroy(&door);
+		quota_leave(&places[i]);
+	assert_int_equal(quota_count(quota, &connector), 0);
+	quota_destroy(&quota);
+	assert_null(quota);
+	quota_destroy(&quota);
 }
 
 /* MaxInboundConnectionPerSource; what one source is. */
-static void test_door_per_source(void **state)
+static void test_quota_per_source(void **state)
 {
 	static const struct {
 		struct ip first, second;
@@ -100,28 +100,29 @@ static void test_door_per_source(void **state)
 	(void)state;
 	connector.max_inbound_connection_per_source = 1;
 	for (size_t i = 0; i < COUNT_OF(cases); i++) {
-		struct door *door = door_of(16);
-		struct door_place first, second;
+		struct quota *quota = quota_of(16);
+		struct quota_place first, second;
 
-		assert_int_equal(door_enter(door, &connector, &cases[i].first, &first), DOOR_OPEN);
-		assert_int_equal(door_enter(door, &connector, &cases[i].second, &second),
-			cases[i].is_one ? DOOR_SOURCE : DOOR_OPEN);
-		assert_int_equal(door_count(door, &connector), cases[i].is_one ? 1 : 2);
-		door_leave(&first);
-		door_leave(&second);
 		assert_int_equal(
-			door_enter(door, &connector, &cases[i].second, &second), DOOR_OPEN);
-		door_leave(&second);
-		door_destroy(&door);
+			quota_enter(quota, &connector, &cases[i].first, &first), QUOTA_OPEN);
+		assert_int_equal(quota_enter(quota, &connector, &cases[i].second, &second),
+			cases[i].is_one ? QUOTA_SOURCE : QUOTA_OPEN);
+		assert_int_equal(quota_count(quota, &connector), cases[i].is_one ? 1 : 2);
+		quota_leave(&first);
+		quota_leave(&second);
+		assert_int_equal(
+			quota_enter(quota, &connector, &cases[i].second, &second), QUOTA_OPEN);
+		quota_leave(&second);
+		quota_destroy(&quota);
 	}
 }
 
 /* MaxInboundConnectionPercentagePerSource: of what is still free, at least one. */
-static void test_door_percentage(void **state)
+static void test_quota_percentage(void **state)
 {
 	struct receive_connector connector = connector_open("a");
-	struct door_place places[32];
-	struct door *door = door_of(64);
+	struct quota_place places[32];
+	struct quota *quota = quota_of(64);
 	struct ip greedy = v4(1);
 	unsigned open = 0;
 
@@ -129,67 +130,68 @@ static void test_door_percentage(void **state)
 	connector.max_inbound_connection = 20;
 	connector.max_inbound_connection_percentage_per_source = 25;
 	/* 0 of 20*25% = 5; 1 of 19*25% = 4; 2 of 4; 3 of 4; 4 of 16*25% = 4: no more. */
-	while (door_enter(door, &connector, &greedy, &places[open]) == DOOR_OPEN)
+	while (quota_enter(quota, &connector, &greedy, &places[open]) == QUOTA_OPEN)
 		open++;
 	assert_int_equal(open, 4);
 	for (uint8_t i = 0; i < 14; i++) {
 		struct ip other = v4((uint8_t)(100 + i));
 
-		assert_int_equal(door_enter(door, &connector, &other, &places[open++]), DOOR_OPEN);
+		assert_int_equal(
+			quota_enter(quota, &connector, &other, &places[open++]), QUOTA_OPEN);
 	}
 	/* Two are free, a quarter of which is none: a new source gets one, nobody two. */
 	greedy = v4(50);
-	assert_int_equal(door_enter(door, &connector, &greedy, &places[open++]), DOOR_OPEN);
-	assert_int_equal(door_enter(door, &connector, &greedy, &places[open]), DOOR_SOURCE);
+	assert_int_equal(quota_enter(quota, &connector, &greedy, &places[open++]), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &greedy, &places[open]), QUOTA_SOURCE);
 	while (open > 0)
-		door_leave(&places[--open]);
+		quota_leave(&places[--open]);
 	/* All of it: no share to keep to. */
 	connector.max_inbound_connection_percentage_per_source = 100;
-	while (door_enter(door, &connector, &greedy, &places[open]) == DOOR_OPEN)
+	while (quota_enter(quota, &connector, &greedy, &places[open]) == QUOTA_OPEN)
 		open++;
 	assert_int_equal(open, 20);
 	while (open > 0)
-		door_leave(&places[--open]);
+		quota_leave(&places[--open]);
 	/* The edge's defaults: 20 each, and 2 % of 5000 is more. */
 	connector.max_inbound_connection = 5000;
 	connector.max_inbound_connection_percentage_per_source = 2;
 	connector.max_inbound_connection_per_source = 20;
-	while (door_enter(door, &connector, &greedy, &places[open]) == DOOR_OPEN)
+	while (quota_enter(quota, &connector, &greedy, &places[open]) == QUOTA_OPEN)
 		open++;
 	assert_int_equal(open, 20);
 	while (open > 0)
-		door_leave(&places[--open]);
-	door_destroy(&door);
+		quota_leave(&places[--open]);
+	quota_destroy(&quota);
 }
 
 static unsigned messages(
-	struct door_place *place, const struct receive_connector *connector, uint64_t now_ms)
+	struct quota_place *place, const struct receive_connector *connector, uint64_t now_ms)
 {
 	unsigned count = 0;
 
-	while (count < 1000 && door_message(place, connector, now_ms) == DOOR_OPEN)
+	while (count < 1000 && quota_message(place, connector, now_ms) == QUOTA_OPEN)
 		count++;
 	return count;
 }
 
 /* MessageRateLimit: of one source, whichever session says it. */
-static void test_door_rate(void **state)
+static void test_quota_rate(void **state)
 {
 	struct receive_connector connector = connector_open("a");
-	struct door *door = door_of(16);
-	struct door_place first, second, other;
+	struct quota *quota = quota_of(16);
+	struct quota_place first, second, other;
 	struct ip peer = v4(1);
 	uint64_t start = 100 * MINUTE_MS;
 
 	(void)state;
 	connector.message_rate_limit = 60;
-	assert_int_equal(door_enter(door, &connector, &peer, &first), DOOR_OPEN);
-	assert_int_equal(door_enter(door, &connector, &peer, &second), DOOR_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peer, &first), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peer, &second), QUOTA_OPEN);
 	peer = v4(2);
-	assert_int_equal(door_enter(door, &connector, &peer, &other), DOOR_OPEN);
-	assert_int_equal(door_message(&second, &connector, start), DOOR_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peer, &other), QUOTA_OPEN);
+	assert_int_equal(quota_message(&second, &connector, start), QUOTA_OPEN);
 	assert_int_equal(messages(&first, &connector, start), 59);
-	assert_int_equal(door_message(&second, &connector, start + 59999), DOOR_RATE);
+	assert_int_equal(quota_message(&second, &connector, start + 59999), QUOTA_RATE);
 	assert_int_equal(messages(&other, &connector, start), 60);
 	/* A quarter of the next minute: a quarter of the first has gone by. */
 	assert_int_equal(messages(&first, &connector, start + MINUTE_MS), 0);
@@ -199,26 +201,26 @@ static void test_door_rate(void **state)
 	/* A clock that stands still or goes back does no harm. */
 	assert_int_equal(messages(&first, &connector, start), 0);
 	/* Leaving and coming back does not help. */
-	door_leave(&other);
-	assert_int_equal(door_enter(door, &connector, &peer, &other), DOOR_OPEN);
+	quota_leave(&other);
+	assert_int_equal(quota_enter(quota, &connector, &peer, &other), QUOTA_OPEN);
 	assert_int_equal(messages(&other, &connector, start), 0);
 	connector.message_rate_source = RATE_SOURCE_NONE;
 	assert_int_equal(messages(&other, &connector, start), 1000);
 	connector.message_rate_source = RATE_SOURCE_IP_ADDRESS;
 	connector.message_rate_limit = POLICY_UNLIMITED;
 	assert_int_equal(messages(&other, &connector, start), 1000);
-	door_leave(&first);
-	door_leave(&second);
-	door_leave(&other);
-	door_destroy(&door);
+	quota_leave(&first);
+	quota_leave(&second);
+	quota_leave(&other);
+	quota_destroy(&quota);
 }
 
 /* A full table admits without counting; who is gone and said nothing lately makes room. */
-static void test_door_table(void **state)
+static void test_quota_table(void **state)
 {
 	struct receive_connector connector = connector_open("a");
-	struct door *door = door_of(2);
-	struct door_place places[3];
+	struct quota *quota = quota_of(2);
+	struct quota_place places[3];
 	struct ip peers[3] = {v4(1), v6(1, 0), v4(3)};
 	uint64_t before = untracked();
 	struct timespec now;
@@ -230,66 +232,66 @@ static void test_door_table(void **state)
 	connector.max_inbound_connection_per_source = 1;
 	connector.message_rate_limit = 5;
 	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(door_enter(door, &connector, &peers[i], &places[i]), DOOR_OPEN);
+		assert_int_equal(quota_enter(quota, &connector, &peers[i], &places[i]), QUOTA_OPEN);
 	assert_int_equal(untracked(), before + 1);
-	assert_int_equal(door_count(door, &connector), 3);
+	assert_int_equal(quota_count(quota, &connector), 3);
 	assert_int_equal(messages(&places[2], &connector, now_ms), 1000);
-	door_leave(&places[2]);
+	quota_leave(&places[2]);
 	/* It goes without having said anything. */
-	door_leave(&places[0]);
-	assert_int_equal(door_enter(door, &connector, &peers[2], &places[2]), DOOR_OPEN);
+	quota_leave(&places[0]);
+	assert_int_equal(quota_enter(quota, &connector, &peers[2], &places[2]), QUOTA_OPEN);
 	assert_int_equal(untracked(), before + 1);
 	assert_int_equal(messages(&places[2], &connector, now_ms), 5);
 	/* What was said long ago is forgotten. */
-	assert_int_equal(door_message(&places[1], &connector, 0), DOOR_OPEN);
-	door_leave(&places[1]);
-	assert_int_equal(door_enter(door, &connector, &peers[0], &places[0]), DOOR_OPEN);
+	assert_int_equal(quota_message(&places[1], &connector, 0), QUOTA_OPEN);
+	quota_leave(&places[1]);
+	assert_int_equal(quota_enter(quota, &connector, &peers[0], &places[0]), QUOTA_OPEN);
 	assert_int_equal(untracked(), before + 1);
 	assert_int_equal(messages(&places[0], &connector, now_ms), 5);
 	/* What was said just now is not, though who said it is gone. */
-	door_leave(&places[2]);
-	assert_int_equal(door_enter(door, &connector, &peers[1], &places[1]), DOOR_OPEN);
+	quota_leave(&places[2]);
+	assert_int_equal(quota_enter(quota, &connector, &peers[1], &places[1]), QUOTA_OPEN);
 	assert_int_equal(untracked(), before + 2);
-	assert_int_equal(door_enter(door, &connector, &peers[2], &places[2]), DOOR_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peers[2], &places[2]), QUOTA_OPEN);
 	assert_int_equal(messages(&places[2], &connector, now_ms), 0);
 	for (unsigned i = 0; i < 3; i++)
-		door_leave(&places[i]);
-	door_destroy(&door);
+		quota_leave(&places[i]);
+	quota_destroy(&quota);
 }
 
 /* Names come and go with reloads: what is open stays counted, and there is always room. */
-static void test_door_names(void **state)
+static void test_quota_names(void **state)
 {
 	struct receive_connector kept = connector_open("kept");
-	struct door *door = door_of(4096);
+	struct quota *quota = quota_of(4096);
 	struct ip peer = v4(1);
-	struct door_place place, places[300];
+	struct quota_place place, places[300];
 	char name[32];
 
 	(void)state;
-	assert_int_equal(door_enter(door, &kept, &peer, &place), DOOR_OPEN);
+	assert_int_equal(quota_enter(quota, &kept, &peer, &place), QUOTA_OPEN);
 	for (unsigned i = 0; i < 1000; i++) {
 		struct receive_connector connector = connector_open(name);
 
 		(void)snprintf(name, sizeof(name), "connector %u", i);
 		connector.max_inbound_connection = 1;
-		assert_int_equal(door_enter(door, &connector, &peer, &places[0]), DOOR_OPEN);
-		assert_int_equal(door_enter(door, &connector, &peer, &places[1]), DOOR_FULL);
-		door_leave(&places[0]);
+		assert_int_equal(quota_enter(quota, &connector, &peer, &places[0]), QUOTA_OPEN);
+		assert_int_equal(quota_enter(quota, &connector, &peer, &places[1]), QUOTA_FULL);
+		quota_leave(&places[0]);
 	}
-	assert_int_equal(door_count(door, &kept), 1);
+	assert_int_equal(quota_count(quota, &kept), 1);
 	/* More at a time than there are places: admitted, not counted. */
 	for (unsigned i = 0; i < COUNT_OF(places); i++) {
 		struct receive_connector connector = connector_open(name);
 
 		(void)snprintf(name, sizeof(name), "busy %u", i);
-		assert_int_equal(door_enter(door, &connector, &peer, &places[i]), DOOR_OPEN);
+		assert_int_equal(quota_enter(quota, &connector, &peer, &places[i]), QUOTA_OPEN);
 	}
 	for (unsigned i = 0; i < COUNT_OF(places); i++)
-		door_leave(&places[i]);
-	door_leave(&place);
-	assert_int_equal(door_count(door, &kept), 0);
-	door_destroy(&door);
+		quota_leave(&places[i]);
+	quota_leave(&place);
+	assert_int_equal(quota_count(quota, &kept), 0);
+	quota_destroy(&quota);
 }
 
 #define THREADS 4
@@ -297,7 +299,7 @@ static void test_door_names(void **state)
 
 struct visitor {
 	pthread_t thread;
-	struct door *door;
+	struct quota *quota;
 	unsigned index;
 	_Atomic uint64_t *inside;
 	unsigned too_many;
@@ -315,29 +317,29 @@ static void *visitor_run(void *arg)
 	connector.message_rate_limit = 100;
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		struct ip peer = v4((uint8_t)((visitor->index + i) % 7));
-		struct door_place place;
+		struct quota_place place;
 
-		if (door_enter(visitor->door, &connector, &peer, &place) != DOOR_OPEN)
+		if (quota_enter(visitor->quota, &connector, &peer, &place) != QUOTA_OPEN)
 			continue;
 		if (atomic_fetch_add(visitor->inside, 1) >= 3)
 			visitor->too_many++;
-		(void)(door_message(&place, &connector, (uint64_t)i * 100) == DOOR_RATE);
+		(void)(quota_message(&place, &connector, (uint64_t)i * 100) == QUOTA_RATE);
 		atomic_fetch_sub(visitor->inside, 1);
-		door_leave(&place);
+		quota_leave(&place);
 	}
 	return NULL;
 }
 
-static void test_door_threads(void **state)
+static void test_quota_threads(void **state)
 {
 	struct receive_connector connector = connector_open("a");
 	struct visitor visitors[THREADS];
 	_Atomic uint64_t inside = 0;
-	struct door *door = door_of(4);
+	struct quota *quota = quota_of(4);
 
 	(void)state;
 	for (unsigned i = 0; i < THREADS; i++) {
-		visitors[i] = (struct visitor){.door = door, .index = i, .inside = &inside};
+		visitors[i] = (struct visitor){.quota = quota, .index = i, .inside = &inside};
 		assert_int_equal(
 			pthread_create(&visitors[i].thread, NULL, visitor_run, &visitors[i]), 0);
 	}
@@ -345,20 +347,20 @@ static void test_door_threads(void **state)
 		assert_int_equal(pthread_join(visitors[i].thread, NULL), 0);
 		assert_int_equal(visitors[i].too_many, 0);
 	}
-	assert_int_equal(door_count(door, &connector), 0);
-	door_destroy(&door);
+	assert_int_equal(quota_count(quota, &connector), 0);
+	quota_destroy(&quota);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_door_full),
-		cmocka_unit_test(test_door_per_source),
-		cmocka_unit_test(test_door_percentage),
-		cmocka_unit_test(test_door_rate),
-		cmocka_unit_test(test_door_table),
-		cmocka_unit_test(test_door_names),
-		cmocka_unit_test(test_door_threads),
+		cmocka_unit_test(test_quota_full),
+		cmocka_unit_test(test_quota_per_source),
+		cmocka_unit_test(test_quota_percentage),
+		cmocka_unit_test(test_quota_rate),
+		cmocka_unit_test(test_quota_table),
+		cmocka_unit_test(test_quota_names),
+		cmocka_unit_test(test_quota_threads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
