@@ -36,9 +36,9 @@ LDHARDEN_fuzz := -fsanitize=address,undefined
 DEFINES := -I. -D_GNU_SOURCE -DPOSTERN_VERSION='"$(VERSION)"'
 ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS) $(HARDEN_$(VARIANT)) $(DEFINES) $(CPPFLAGS) -pthread
 ALL_LDFLAGS = $(LDHARDEN_$(VARIANT)) -pthread $(LDFLAGS)
-LIBS := -lssl -lcrypto -luring -lconfuse -lidn2 -lunbound
+LIBS := -lssl -lcrypto -luring -lconfuse -lidn2 -lunbound -ljansson -lbpf -lcap-ng
 
-CORE_SRC := $(wildcard relay/base/*.c policy/*.c relay/pki/*.c relay/net/*.c relay/smtp/*.c relay/mail/*.c) \
+CORE_SRC := $(wildcard relay/base/*.c policy/*.c bpf/loader*.c relay/pki/*.c relay/net/*.c relay/smtp/*.c relay/mail/*.c) \
 	$(filter-out relay/main.c,$(wildcard relay/*.c))
 CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)
 CTL_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard relay/ctl/*.c))
@@ -123,7 +123,7 @@ tools unit-bins e2e-bins bench-bins fuzz-bins test-bins:
 # ---- what must be installed: Debian 12 or 13
 
 DEPS_BUILD := build-essential pkg-config liburing-dev libssl-dev libbpf-dev libconfuse-dev \
-	libidn2-dev libunbound-dev
+	libidn2-dev libunbound-dev libjansson-dev libcap-ng-dev clang bpftool
 DEPS_TEST := libcmocka-dev openssl swaks libnet-ssleay-perl curl python3 python3-pytest mandoc \
 	shellcheck qemu-system-x86 busybox-static cpio kmod zstd xz-utils tcpdump iproute2 strace \
 	valgrind procps util-linux perl-base dnsmasq-base \
@@ -208,8 +208,8 @@ bench-icount: deps-test ## kernel against userspace records, in instructions (QE
 
 CLANG_TIDY ?= $(firstword $(shell command -v clang-tidy-14 clang-tidy) clang-tidy)
 CLANG_FORMAT ?= $(firstword $(shell command -v clang-format-14 clang-format) clang-format)
-C_FILES := $(sort $(wildcard relay/*.c relay/*/*.c policy/*.c bench/*.c bench/*/*.c tests/*/*.c))
-H_FILES := $(sort $(wildcard relay/*.h relay/*/*.h policy/*.h bench/*.h bench/*/*.h tests/*/*.h))
+C_FILES := $(sort $(wildcard relay/*.c relay/*/*.c policy/*.c bpf/loader*.c bench/*.c bench/*/*.c tests/*/*.c))
+H_FILES := $(sort $(wildcard relay/*.h relay/*/*.h policy/*.h bpf/*.h bench/*.h bench/*/*.h tests/*/*.h))
 
 .PHONY: lint tidy cppcheck format format-check
 lint: deps-lint ## clang-tidy, cppcheck, and the project's own rules

@@ -162,6 +162,21 @@ enum rate_source {
 	RATE_SOURCE_IP_ADDRESS, /* for each source: an IPv4 address, an IPv6 /64 */
 };
 
+/* Who decides which addresses may connect. */
+enum bpf_mode {
+	BPF_AUTO,     /* the kernel if it can, else the relay after accept, and the log says why */
+	BPF_REQUIRED, /* the kernel, or the relay does not start */
+	BPF_OFF,      /* the relay */
+};
+
+/* How the next hop is told who the client is; it must be trusted. */
+enum client_identity {
+	CLIENT_IDENTITY_NONE,
+	CLIENT_IDENTITY_PROXY_V1, /* PROXY protocol header, text; addresses and ports */
+	CLIENT_IDENTITY_PROXY_V2, /* binary; TLS facts and proved domain as TLVs, too */
+	CLIENT_IDENTITY_XCLIENT,  /* XCLIENT, as far as the next hop announces its attributes */
+};
+
 /* The SIZE keyword of our EHLO reply (RFC 1870). */
 enum size_mode {
 	SIZE_DISABLED,
@@ -173,10 +188,22 @@ struct receive_connector {
 	const char *name;
 	unsigned line;
 	unsigned index;
-	bool enabled;                      /* [yes] no: it is as if it were not there */
-	enum connector_type type;          /* [custom] */
-	struct ip_range *remote_ip_ranges; /* who is served here; none: everybody */
+	bool enabled;             /* [yes] no: it is as if it were not there */
+	enum connector_type type; /* [custom] */
+	struct ip_range
+		*remote_ip_ranges; /* who is served here; none, and no partners: everybody */
 	unsigned remote_ip_range_count;
+	/* And those that the lists of these partners have ("posternctl partner NAME ip"); "*": all
+	 * partners. A list may be empty: then nobody comes in by it. */
+	const char **remote_ip_partners;
+	unsigned remote_ip_partner_count;
+	/* Load balancers: each of their connections begins with a PROXY protocol header, v1 or v2,
+	 * and the address in it is what counts. They are served beside remote-ip-ranges. */
+	struct ip_range *proxy_balancers;
+	unsigned proxy_balancer_count;
+	/* Front ends that may say with XCLIENT who they speak for; they are peers like others. */
+	struct ip_range *xclient_hosts;
+	unsigned xclient_host_count;
 	unsigned permission_groups;    /* bits of enum permission */
 	bool external_authoritative;   /* [no] secured elsewhere: every session is internal */
 	bool domain_secure;            /* [no; yes for partner] listed domains are proved here */
@@ -212,6 +239,7 @@ struct receive_connector {
 	uint64_t max_local_hop_count;               /* [8] of these, by ourselves; 0: any */
 	uint64_t max_inbound_connection_per_source; /* [20] */
 	uint64_t max_inbound_connection_percentage_per_source; /* [2] of what is still free */
+	uint64_t connection_rate_limit;       /* [unlimited] connections a minute of one source */
 	uint64_t message_rate_limit;          /* [600] messages a minute of one source */
 	enum rate_source message_rate_source; /* [ip-address] */
 	uint64_t tarpit_interval_ms;          /* [5 s] error replies to unproved peers wait */
@@ -279,6 +307,7 @@ struct send_connector {
 					  sent as to any other (as Exchange does) */
 	bool frontend_proxy;           /* [no] the smart host is a front end that speaks for us */
 	bool trusted_next_hop; /* [no] an inside server: gets Exchange's stamps and org headers */
+	enum client_identity client_identity;   /* [none] needs trusted_next_hop */
 	uint64_t max_message_bytes;             /* max-message-size [36 MB] */
 	enum protocol_logging protocol_logging; /* [none] */
 
@@ -314,6 +343,14 @@ struct policy {
 	uint64_t crl_refresh_interval_ms; /* [1 h] how often a list is fetched again at the least */
 	const char **dns_servers;         /* "192.0.2.53", "[::1]:5353"; none: /etc/resolv.conf */
 	unsigned dns_server_count;
+	enum bpf_mode bpf;              /* [auto] */
+	const char *bpf_pin_folder;     /* [/sys/fs/bpf/postern] on a bpf file system */
+	const char *door;               /* [sk_lookup] or "sk_lookup+xdp:IFACE,IFACE" */
+	const char **shield_interfaces; /* those of door */
+	unsigned shield_interface_count;
+	const char *partner_lists;  /* folder of the partners' lists of addresses; NULL: none */
+	const char *control_socket; /* where posternctl reaches the relay; NULL: nowhere */
+	const char *control_group;  /* who may, beside root and user; NULL: nobody */
 	const char *protocol_log_folder;           /* NULL: no protocol log is kept */
 	uint64_t protocol_log_max_file_bytes;      /* protocol-log-max-file-size [10 MB] */
 	uint64_t protocol_log_max_directory_bytes; /* protocol-log-max-directory-size [250 MB] */

@@ -131,7 +131,9 @@ rules='
 		library("libidn2", "idn2", "^policy/names\\.c$")
 		library("libunbound", "unbound", "^relay/(net/resolve|ctl/mx)\\.c$")
 		library("libconfuse", "confuse", "^policy/config\\.c$")
-		library("libbpf", "bpf\/", "^bpf/(loader\\.c|.*\\.bpf\\.c|parse\\.h|maps\\.h)$")
+		library("libbpf", "bpf\/", "^bpf/(loader[a-z_]*\\.[ch]|.*\\.bpf\\.c|parse\\.h|maps\\.h)$")
+		library("jansson", "jansson", "^(policy/ip_list_json|relay/control[a-z_]*|relay/ctl/control[a-z_]*)\\.c$")
+		library("libcap-ng", "cap-ng", "^relay/privilege\\.c$")
 		library("cmocka", "cmocka", "^tests/")
 	}
 

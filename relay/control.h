@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * control.h: the socket control-socket, by which posternctl changes lists and looks at the door.
+ *
+ * A connection carries one request and one answer, each a JSON object on a line of at most 64 KiB,
+ * followed by as many bytes as its "bytes" says (absent: none). Who asks is known by the
+ * kernel (SO_PEERCRED), and stands in the log. Root, the relay's own user and members of
+ * control-group may connect; what they may do then is the same.
+ *
+ *   {"command": "partner-ip-list", "partner": "fabrikam"}
+ *   {"command": "partner-ip-add", "partner": "fabrikam", "bytes": 13,
+ *    "expect_generation": 17, "dry_run": true, "end_sessions": true}     the last three optional
+ *   "192.0.2.0/24\n"
+ *        also "partner-ip-remove", "partner-ip-replace"; the bytes are lines as in ip_list.h
+ *   {"command": "partner-ip-test", "partner": "fabrikam", "ip": "192.0.2.7"}
+ *        partner may be absent: then what every binding says to that address
+ *   {"command": "door-status"}, {"command": "door-refusals", "limit": 20}
+ *
+ *   {"ok": true, "generation": 18, "added": 1, "removed": 0, "kept": 3, "sessions_ended": 0,
+ *    "effect_us": 310}
+ *   {"ok": true, "generation": 18, "count": 4, "bytes": 50}, and the list
+ *   {"ok": false, "error": "expected-generation", "message": "...", "generation": 19}
+ *
+ * error is one of: bad-request, unknown-partner, exists, absent, expected-generation, conflict,
+ * no-memory, disk, kernel. message is for people: what is wrong and what can be done.
+ *
+ * Requests are carried out one after another on the control thread; one that is not there within
+ * ten seconds, or is too long, is closed. The thread also reads refusals from the kernel's ring and
+ * logs them ("refused", why=stranger|excluded|rate).
+ */
+
+#include "relay/doorman.h"
+
+struct control;
+
+/*
+ * While privileges are there: makes the socket, replacing one that nobody listens on; its owner is
+ * policy->user, its group control-group, its mode 0660 (without one 0600). -EADDRINUSE: a relay
+ * listens there. With a NULL control-socket there is none, but the thread reads refusals all the
+ * same.
+ */
+NODISCARD int control_create(
+	const struct policy *policy, struct doorman *doorman, FILE *errors, struct control **out);
+
+/* Begins; after privileges were dropped. -errno. */
+NODISCARD int control_start(struct control *control);
+
+/* Ends the thread, removes the socket. NULL is harmless. */
+void control_destroy(struct control **control);
