@@ -73,6 +73,32 @@ $(B)/postern: $(B)/relay/main.o $(CORE_OBJ)
 $(B)/posternctl: $(CTL_OBJ) $(B)/libpostern.a
 	$(link)
 
+# ---- the programs in the kernel: an object, and a header that carries it
+
+CLANG ?= $(firstword $(shell command -v clang clang-19 clang-16 clang-14) clang)
+# Debian has it in /usr/sbin, which is not in the PATH of all.
+BPFTOOL ?= $(firstword $(shell PATH="$$PATH:/usr/sbin:/sbin" command -v bpftool) bpftool)
+MULTIARCH := $(shell gcc -print-multiarch 2>/dev/null)
+BPF_CFLAGS := -O2 -g -Wall -Wextra -Werror -target bpf -I/usr/include/$(MULTIARCH) -I.
+SKELETON := $(B)/bpf/door.skel.h
+DEFINES += -isystem $(B)/bpf
+
+$(B)/bpf/door.bpf.o: bpf/door.bpf.c Makefile
+	@mkdir -p $(@D)
+	@command -v $(CLANG) >/dev/null || { \
+		echo "$(CLANG): not found, and needed for $<: make deps" >&2; exit 1; }
+	@echo "  BPF   $<"
+	$(Q)$(CLANG) $(BPF_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(SKELETON): $(B)/bpf/door.bpf.o
+	@command -v $(BPFTOOL) >/dev/null || { \
+		echo "$(BPFTOOL): not found, and needed for $@: make deps" >&2; exit 1; }
+	@echo "  SKEL  $@"
+	$(Q)$(BPFTOOL) gen skeleton $< name door_bpf >$@
+
+# Before there are any .d files.
+$(B)/bpf/loader.o: $(SKELETON)
+
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
@@ -83,6 +109,9 @@ $(B)/libpostern.a: $(CORE_OBJ)
 	$(Q)ar rcs $@ $^
 
 $(B)/unit/%: LIBS_OWN := -lcmocka
+# These let memory run out.
+$(B)/unit/test_cidr $(B)/unit/test_ip_list: LIBS_OWN := -lcmocka \
+	-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 $(B)/unit/%: $(B)/tests/unit/%.o $(B)/libpostern.a
 	$(link)
 
@@ -219,7 +248,7 @@ lint: deps-lint ## clang-tidy, cppcheck, and the project's own rules
 	exit $$status
 
 # What clang-tidy says on standard error are counts of what it does not show.
-tidy:
+tidy: $(SKELETON)
 	@echo "  TIDY"
 	$(Q)printf '%s\n' $(C_FILES) | xargs -P "$$(nproc)" -I FILE $(CLANG_TIDY) --quiet \
 		--header-filter='(relay|policy|bpf|bench|tests)/' FILE -- \
@@ -229,7 +258,7 @@ cppcheck:
 	@echo "  CPPCHECK"
 	$(Q)cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability \
 		--inline-suppr --suppressions-list=tests/lint/cppcheck.txt --error-exitcode=1 \
-		-j "$$(nproc)" $(DEFINES) $(C_FILES)
+		-j "$$(nproc)" $(filter-out -isystem $(B)/bpf,$(DEFINES)) $(C_FILES)
 
 format: ## clang-format over all C files
 	$(Q)$(CLANG_FORMAT) -i $(C_FILES) $(H_FILES)

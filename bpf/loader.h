@@ -33,6 +33,7 @@ struct kernel_door_options {
 	const char *pin_folder;        /* "/sys/fs/bpf/postern" */
 	const char *const *interfaces; /* for the XDP program; none: it is not loaded */
 	unsigned interface_count;
+	unsigned prefixes_max; /* for tests: of a trie; 0: DOOR_PREFIXES_MAX */
 	/* For tests: makes the call of that name fail with the errno; NULL. */
 	int (*fail)(const char *call);
 };

@@ -21,6 +21,11 @@ unsigned check_element_line(
 void check_receive(struct config *config, unsigned s, struct receive_connector *connector);
 void check_send(struct config *config, unsigned s, const struct send_connector *connector);
 
+/* Who decides which addresses may connect; check_door.c. s: the section transport. */
+void check_door(struct config *config, unsigned s);
+void check_remote_partners(
+	struct config *config, unsigned s, const struct receive_connector *connector);
+
 /* Between connectors: shared bindings, and mail to ourselves; check_binding.c. */
 void check_bindings(struct config *config);
 void check_loops(struct config *config);

@@ -5,54 +5,35 @@
  * are ourselves.
  */
 
+#include "bpf/shared.h"
 #include "policy/check.h"
 #include <ifaddrs.h>
 #include <string.h>
 
-/*
- * An address to compare. Copied out, as a sockaddr read through pointers of two types is
- * undefined: GCC 12 at -O2 then found no loop where there was one.
- */
+/* An address and a port, to compare. */
 struct host {
-	sa_family_t family;
-	in_port_t port;
-	uint8_t bytes[16]; /* IPv4 has 4, and zeros behind them */
+	struct ip ip;
+	uint16_t port;
 };
 
-static struct host host_of(const void *sockaddr)
+static struct host host_of(const struct address *address)
 {
-	const uint8_t *from = sockaddr;
-	struct host host = {0};
+	struct host host = {.port = address_port(address)};
 
-	memcpy(&host.family, from + offsetof(struct sockaddr, sa_family), sizeof(host.family));
-	if (host.family == AF_INET) {
-		memcpy(&host.port, from + offsetof(struct sockaddr_in, sin_port), 2);
-		memcpy(host.bytes, from + offsetof(struct sockaddr_in, sin_addr), 4);
-	} else if (host.family == AF_INET6) {
-		memcpy(&host.port, from + offsetof(struct sockaddr_in6, sin6_port), 2);
-		memcpy(host.bytes, from + offsetof(struct sockaddr_in6, sin6_addr), 16);
-	}
+	(void)ip_of_sockaddr((const struct sockaddr *)&address->sockaddr, &host.ip);
 	return host;
 }
 
-static bool host_is_wildcard(const struct host *host)
-{
-	static const uint8_t zeros[16];
-
-	return memcmp(host->bytes, zeros, sizeof(zeros)) == 0;
-}
-
 /* One of this machine's addresses, of 127.0.0.0/8, or the wildcard, which connects to itself. */
-static bool host_is_local(const struct host *host, const struct ifaddrs *interfaces)
+static bool ip_is_local(const struct ip *ip, const struct ifaddrs *interfaces)
 {
-	if (host_is_wildcard(host) || (host->family == AF_INET && host->bytes[0] == 127))
+	if (ip_is_any(ip) || (!ip->is_v6 && ip->bytes[0] == 127))
 		return true;
 	for (const struct ifaddrs *at = interfaces; at != NULL; at = at->ifa_next) {
-		const struct host own =
-			at->ifa_addr == NULL ? (struct host){0} : host_of(at->ifa_addr);
+		struct ip own;
 
-		if (own.family == host->family &&
-			memcmp(own.bytes, host->bytes, sizeof(own.bytes)) == 0)
+		if (at->ifa_addr != NULL && ip_of_sockaddr(at->ifa_addr, &own) &&
+			ip_compare(&own, ip) == 0)
 			return true;
 	}
 	return false;
@@ -62,20 +43,18 @@ static bool host_is_local(const struct host *host, const struct ifaddrs *interfa
 static bool host_reaches(
 	const struct host *host, const struct host *binding, const struct ifaddrs *interfaces)
 {
-	if (host->port != binding->port || host->family != binding->family)
+	if (host->port != binding->port || host->ip.is_v6 != binding->ip.is_v6)
 		return false;
-	if (host_is_wildcard(binding))
-		return host_is_local(host, interfaces);
-	return memcmp(host->bytes, binding->bytes, sizeof(host->bytes)) == 0;
+	if (ip_is_any(&binding->ip))
+		return ip_is_local(&host->ip, interfaces);
+	return ip_compare(&host->ip, &binding->ip) == 0;
 }
 
 static bool binding_is_equal(const struct config_binding *a, const struct config_binding *b)
 {
-	const struct host left = host_of(&a->address.sockaddr);
-	const struct host right = host_of(&b->address.sockaddr);
+	const struct host left = host_of(&a->address), right = host_of(&b->address);
 
-	return left.family == right.family && left.port == right.port &&
-	       memcmp(left.bytes, right.bytes, sizeof(left.bytes)) == 0;
+	return left.port == right.port && ip_compare(&left.ip, &right.ip) == 0;
 }
 
 /* The section of a connector. */
@@ -89,76 +68,177 @@ static unsigned section_of(const struct config *config, const struct receive_con
 	return s;
 }
 
-/* The same remote addresses on one binding are a mistake, and so are some of the same. */
-static void check_ranges(struct config *config, const struct receive_connector *connector,
-	unsigned index, const struct receive_connector *other)
+/* The ranges of one keyword of a connector. */
+struct ranges {
+	const struct receive_connector *connector;
+	const char *keyword;
+	const char *what; /* one of them */
+	const struct ip_range *ranges;
+	unsigned count;
+};
+
+static struct ranges remote_ranges(const struct receive_connector *connector)
 {
-	static const char keyword[] = "remote-ip-ranges";
-	const struct ip_range *range = &connector->remote_ip_ranges[index];
-	const unsigned line =
-		check_element_line(config, section_of(config, connector), keyword, index);
+	return (struct ranges){connector, "remote-ip-ranges", "remote range",
+		connector->remote_ip_ranges, connector->remote_ip_range_count};
+}
+
+static struct ranges balancer_ranges(const struct receive_connector *connector)
+{
+	return (struct ranges){connector, "proxy-balancers", "balancer", connector->proxy_balancers,
+		connector->proxy_balancer_count};
+}
+
+static unsigned ranges_line(const struct config *config, const struct ranges *own, unsigned index)
+{
+	return check_element_line(config, section_of(config, own->connector), own->keyword, index);
+}
+
+static void range_mistake(struct config *config, const struct ranges *own, unsigned i,
+	const struct ranges *other, unsigned j)
+{
+	const struct ip_range *range = &own->ranges[i], *against = &other->ranges[j];
+	const unsigned line = ranges_line(config, own, i);
+	const unsigned other_line = ranges_line(config, other, j);
 	char text[IP_RANGE_TEXT_BYTES], taken[IP_RANGE_TEXT_BYTES];
 
-	for (unsigned i = 0; i < other->remote_ip_range_count; i++) {
-		const struct ip_range *against = &other->remote_ip_ranges[i];
-		const bool holds = ip_range_holds(range, against);
-		const bool is_held = ip_range_holds(against, range);
-		const unsigned other_line =
-			check_element_line(config, section_of(config, other), keyword, i);
+	if (ip_range_holds(range, against) && ip_range_holds(against, range))
+		config_mistake(config, line,
+			"%s %s of receive-connector \"%s\" belongs to receive-connector \"%s\" "
+			"already (line %u) on the same binding, expected another range",
+			own->what, ip_range_print(range, text), own->connector->name,
+			other->connector->name, other_line);
+	else
+		config_mistake(config, line,
+			"%s %s of receive-connector \"%s\" overlaps %s of receive-connector \"%s\" "
+			"(line %u) in part on the same binding, expected one inside of the other",
+			own->what, ip_range_print(range, text), own->connector->name,
+			ip_range_print(against, taken), other->connector->name, other_line);
+}
 
-		if (!ip_range_overlaps(range, against) || holds != is_held)
-			continue;
-		if (holds)
-			config_mistake(config, line,
-				"remote range %s of receive-connector \"%s\" belongs to "
-				"receive-connector \"%s\" already (line %u) on the same binding, "
-				"expected another range",
-				ip_range_print(range, text), connector->name, other->name,
-				other_line);
-		else
-			config_mistake(config, line,
-				"remote range %s of receive-connector \"%s\" overlaps %s of "
-				"receive-connector \"%s\" (line %u) in part on the same binding, "
-				"expected one inside of the other",
-				ip_range_print(range, text), connector->name,
-				ip_range_print(against, taken), other->name, other_line);
-	}
+/*
+ * Ranges of two kinds or connectors on one binding: some of the same are a mistake, and all of the
+ * same too unless may_equal.
+ */
+static void check_ranges(
+	struct config *config, const struct ranges *own, const struct ranges *other, bool may_equal)
+{
+	for (unsigned i = 0; i < own->count; i++)
+		for (unsigned j = 0; j < other->count; j++) {
+			const struct ip_range *range = &own->ranges[i],
+					      *against = &other->ranges[j];
+			const bool holds = ip_range_holds(range, against);
+
+			if (ip_range_overlaps(range, against) &&
+				holds == ip_range_holds(against, range) && !(holds && may_equal))
+				range_mistake(config, own, i, other, j);
+		}
+}
+
+/* The same partner in two connectors: which of them would serve it? */
+static void check_shared_partners(struct config *config, const struct receive_connector *connector,
+	const struct receive_connector *other)
+{
+	static const char keyword[] = "remote-ip-partners";
+
+	for (unsigned i = 0; i < connector->remote_ip_partner_count; i++)
+		for (unsigned j = 0; j < other->remote_ip_partner_count; j++) {
+			const char *own = connector->remote_ip_partners[i];
+			const char *taken = other->remote_ip_partners[j];
+
+			if (strcmp(own, taken) != 0 && strcmp(own, "*") != 0 &&
+				strcmp(taken, "*") != 0)
+				continue;
+			config_mistake(config,
+				check_element_line(
+					config, section_of(config, connector), keyword, i),
+				"remote-ip-partners of receive-connector \"%s\" has \"%s\", and "
+				"receive-connector \"%s\" has \"%s\" (line %u) on the same "
+				"binding, "
+				"expected each partner in one of them",
+				connector->name, own, other->name, taken,
+				check_element_line(config, section_of(config, other), keyword, j));
+		}
+}
+
+static bool serves_everybody(const struct config *config, const struct receive_connector *connector)
+{
+	const unsigned s = section_of(config, connector);
+
+	return connector->remote_ip_range_count == 0 && connector->remote_ip_partner_count == 0 &&
+	       check_is_sound(config, s, "remote-ip-ranges") &&
+	       check_is_sound(config, s, "remote-ip-partners");
 }
 
 /* Two bindings of one address; b comes later in the file. */
 static void check_shared(
 	struct config *config, const struct config_binding *a, const struct config_binding *b)
 {
-	const struct receive_connector *connector = b->connector;
-	const bool is_own = a->connector == connector;
+	const struct receive_connector *connector = b->connector, *other = a->connector;
+	const struct ranges own = remote_ranges(connector), others = remote_ranges(other);
+	const struct ranges balancers = balancer_ranges(connector);
+	const struct ranges other_balancers = balancer_ranges(other);
 	char text[56];
 
-	if (!is_own && (!a->connector->enabled || !connector->enabled))
+	if (other != connector && (!other->enabled || !connector->enabled))
 		return;
-	/* Without ranges a connector serves everybody, and any range is inside of that. */
-	if (is_own || (check_is_sound(config, section_of(config, connector), "remote-ip-ranges") &&
-			      check_is_sound(config, section_of(config, a->connector),
-				      "remote-ip-ranges") &&
-			      connector->remote_ip_range_count == 0 &&
-			      a->connector->remote_ip_range_count == 0)) {
+	/* Who has ranges is inside of who serves everybody. */
+	if (other == connector ||
+		(serves_everybody(config, connector) && serves_everybody(config, other))) {
 		address_print(&b->address, text, sizeof(text));
 		config_mistake(config, b->line,
 			"binding \"%s\" of receive-connector \"%s\" belongs to "
 			"receive-connector \"%s\" already (line %u), expected each once, or "
 			"different remote-ip-ranges",
-			text, connector->name, a->connector->name, a->line);
+			text, connector->name, other->name, a->line);
 		return;
 	}
-	for (unsigned i = 0; i < connector->remote_ip_range_count; i++)
-		check_ranges(config, connector, i, a->connector);
+	check_ranges(config, &own, &others, false);
+	check_ranges(config, &balancers, &other_balancers, false);
+	/* A balancer may be one that is served otherwise: it goes first. */
+	check_ranges(config, &balancers, &others, true);
+	check_ranges(config, &own, &other_balancers, true);
+	check_shared_partners(config, connector, other);
+}
+
+/* The program in the kernel has so many places for bindings of a family. */
+static void check_slots(struct config *config)
+{
+	const struct policy *policy = &config->owner->policy;
+	unsigned counts[2] = {0};
+
+	if (policy->bpf == BPF_OFF)
+		return;
+	for (unsigned b = 0; b < config->binding_count; b++) {
+		const struct config_binding *binding = &config->bindings[b];
+		const bool is_v6 = host_of(&binding->address).ip.is_v6;
+		bool is_first = binding->connector->enabled;
+
+		for (unsigned a = 0; is_first && a < b; a++)
+			is_first = !config->bindings[a].connector->enabled ||
+				   !binding_is_equal(&config->bindings[a], binding);
+		counts[is_v6] += is_first;
+		if (is_first && counts[is_v6] == DOOR_SLOTS + 1)
+			config_mistake(config, binding->line,
+				"more than %u bindings of %s, which the kernel's program has no "
+				"places for, expected fewer, or bpf = off in transport",
+				DOOR_SLOTS, is_v6 ? "IPv6" : "IPv4");
+	}
 }
 
 void check_bindings(struct config *config)
 {
-	for (unsigned b = 0; b < config->binding_count; b++)
+	for (unsigned b = 0; b < config->binding_count; b++) {
+		const struct receive_connector *connector = config->bindings[b].connector;
+		const struct ranges own = remote_ranges(connector);
+		const struct ranges balancers = balancer_ranges(connector);
+
+		check_ranges(config, &balancers, &own, true);
 		for (unsigned a = 0; a < b; a++)
 			if (binding_is_equal(&config->bindings[a], &config->bindings[b]))
 				check_shared(config, &config->bindings[a], &config->bindings[b]);
+	}
+	check_slots(config);
 }
 
 /* Mail to a smart host that is ourselves would run in a circle until its hop count ends it. */
@@ -166,7 +246,7 @@ static void check_loop(struct config *config, unsigned s, const struct send_conn
 	const struct ifaddrs *interfaces)
 {
 	for (unsigned i = 0; i < connector->smart_host_count; i++) {
-		const struct host host = host_of(&connector->smart_hosts[i].sockaddr);
+		const struct host host = host_of(&connector->smart_hosts[i]);
 		const char *name = connector->smart_host_names[i];
 		const struct config_value *value = config_next(config, s, "smart-hosts", NULL);
 
@@ -174,7 +254,7 @@ static void check_loop(struct config *config, unsigned s, const struct send_conn
 			value = config_next(config, s, "smart-hosts", value);
 		for (unsigned b = 0; b < config->binding_count; b++) {
 			const struct config_binding *binding = &config->bindings[b];
-			const struct host own = host_of(&binding->address.sockaddr);
+			const struct host own = host_of(&binding->address);
 
 			if (!binding->connector->enabled || !host_reaches(&host, &own, interfaces))
 				continue;

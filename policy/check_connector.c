@@ -161,6 +161,7 @@ void check_receive(struct config *config, unsigned s, struct receive_connector *
 	check_receive_tls(config, s, connector);
 	check_receive_rights(config, s, connector);
 	check_receive_delivery(config, s, connector);
+	check_remote_partners(config, s, connector);
 	check_logging(config, s, connector->protocol_logging);
 	if (banner != NULL && strncmp(banner, "220 ", 4) != 0)
 		config_mistake(config, config_line(config, s, "banner"),
@@ -252,6 +253,11 @@ void check_send(struct config *config, unsigned s, const struct send_connector *
 	check_send_level(config, s, connector);
 	check_send_secure(config, s, connector);
 	check_logging(config, s, connector->protocol_logging);
+	if (connector->client_identity != CLIENT_IDENTITY_NONE && !connector->trusted_next_hop &&
+		check_is_sound(config, s, "trusted-next-hop"))
+		config_mistake(config, config_line(config, s, "client-identity"),
+			"client-identity tells clients' addresses to a next hop that is not "
+			"trusted, expected trusted-next-hop = yes");
 	if (connector->frontend_proxy && !check_is_set(config, s, "smart-hosts"))
 		config_mistake(config, config_line(config, s, "frontend-proxy"),
 			"frontend-proxy without a front end, expected smart-hosts = {...}");

@@ -62,16 +62,25 @@ const struct door_value *cidr_get(const struct cidr *trie, const struct prefix *
 const struct door_value *cidr_lookup(
 	const struct cidr *trie, const struct ip *ip, struct prefix *out);
 
+/* The same for the prefixes that hold this one, but are not it. */
+const struct door_value *cidr_above(
+	const struct cidr *trie, const struct prefix *prefix, struct prefix *out);
+
 size_t cidr_count(const struct cidr *trie);
 
 /* Memory that it takes. */
 size_t cidr_bytes(const struct cidr *trie);
 
-/* Goes through all prefixes in the order of prefix_compare(). The trie may not change meanwhile. */
+/*
+ * Goes through all prefixes in the order of prefix_compare(). Meanwhile the trie may not change,
+ * but for the values of prefixes that it has.
+ */
 struct cidr_walk {
 	const struct cidr *trie;
-	uint32_t stack[2 * 129 + 2]; /* for cidr.c */
+	/* For cidr.c: what is still to be done of the family; one at each length, and one more. */
+	uint32_t stack[130];
 	unsigned depth;
+	bool is_v6;
 };
 
 void cidr_walk_start(struct cidr_walk *walk, const struct cidr *trie);

@@ -2,6 +2,8 @@
 #include "policy/partner.h"
 
 #include "policy/admit.h"
+#include <stdlib.h>
+#include <string.h>
 
 bool pins_have(const struct pin *pins, unsigned count, const uint8_t *spki)
 {
@@ -36,15 +38,61 @@ bool partner_is_direct(const struct partner *partner)
 	return partner->spki_pin_count > 0 && partner->trust_anchors == NULL;
 }
 
+unsigned partner_domain_total(const struct policy *policy)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < policy->partner_count; i++)
+		count += policy->partners[i].domain_count;
+	return count;
+}
+
+/* By domain, and partners in the order of the file. */
+static int domain_compare(const void *a, const void *b)
+{
+	const struct partner_domain *left = a, *right = b;
+	const int order = strcmp(left->domain, right->domain);
+
+	if (order != 0)
+		return order;
+	return (left->partner->index > right->partner->index) -
+	       (left->partner->index < right->partner->index);
+}
+
+void partner_index(struct policy *policy, struct partner_domain *room)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < policy->partner_count; i++)
+		for (unsigned j = 0; j < policy->partners[i].domain_count; j++)
+			room[count++] = (struct partner_domain){
+				policy->partners[i].domains[j], &policy->partners[i]};
+	if (count > 1)
+		qsort(room, count, sizeof(*room), domain_compare);
+	policy->partner_domains = room;
+	policy->partner_domain_count = count;
+}
+
 const struct partner *partner_find(
 	const struct policy *policy, const char *domain, bool for_sending)
 {
-	for (unsigned i = 0; i < policy->partner_count; i++) {
-		const struct partner *partner = &policy->partners[i];
+	unsigned low = 0, high = policy->partner_domain_count;
 
-		if ((for_sending ? partner->send_secure : partner->receive_secure) &&
-			partner_domain(partner, domain) != NULL)
-			return partner;
+	while (low < high) {
+		const unsigned middle = low + (high - low) / 2;
+
+		if (strcmp(policy->partner_domains[middle].domain, domain) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (; low < policy->partner_domain_count; low++) {
+		const struct partner_domain *at = &policy->partner_domains[low];
+
+		if (strcmp(at->domain, domain) != 0)
+			break;
+		if (for_sending ? at->partner->send_secure : at->partner->receive_secure)
+			return at->partner;
 	}
 	return NULL;
 }

@@ -15,6 +15,12 @@ bool pins_have(const struct pin *pins, unsigned count, const uint8_t *spki);
 /* The partner's own copy of a domain (normalized) that it lists, or NULL. */
 const char *partner_domain(const struct partner *partner, const char *domain);
 
+/* How many domains all partners list. */
+unsigned partner_domain_total(const struct policy *policy);
+
+/* Puts them all, sorted, into the policy's index; it has room for so many. */
+void partner_index(struct policy *policy, struct partner_domain *room);
+
 /* The partner's rules for names. */
 struct name_rules partner_rules(const struct partner *partner);
 

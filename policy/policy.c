@@ -6,6 +6,7 @@
  */
 
 #include "policy/config.h"
+#include "policy/partner.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
@@ -263,6 +264,16 @@ static int policy_find_transport(struct config *config, unsigned *out_section)
 	return 0;
 }
 
+static void policy_index_partners(struct config *config)
+{
+	struct policy *policy = &config->owner->policy;
+	struct partner_domain *room =
+		config_alloc(config, partner_domain_total(policy), sizeof(*room));
+
+	if (room != NULL)
+		partner_index(policy, room);
+}
+
 static int policy_build(struct config *config)
 {
 	struct policy *policy = &config->owner->policy;
@@ -278,6 +289,7 @@ static int policy_build(struct config *config)
 	for (unsigned s = 0; s < config->section_count && !config->out_of_memory; s++)
 		if (config->sections[s].kind != SECTION_TRANSPORT)
 			policy_load_section(config, s);
+	policy_index_partners(config);
 	if (policy->fqdn == NULL)
 		policy->fqdn = policy_machine_name(config);
 	for (unsigned i = 0; i < policy->receive_connector_count; i++)
@@ -400,6 +412,19 @@ void address_print(const struct address *address, char *out, size_t out_bytes)
 	} else {
 		(void)snprintf(out, out_bytes, "none");
 	}
+}
+
+uint16_t address_port(const struct address *address)
+{
+	struct sockaddr_in6 in6 = {0};
+	struct sockaddr_in in = {0};
+
+	if (address->sockaddr.ss_family == AF_INET6) {
+		memcpy(&in6, &address->sockaddr, sizeof(in6));
+		return ntohs(in6.sin6_port);
+	}
+	memcpy(&in, &address->sockaddr, sizeof(in));
+	return ntohs(in.sin_port);
 }
 
 bool address_is_equal(const struct address *a, const struct address *b)

@@ -82,6 +82,12 @@ struct partner {
 	enum revocation revocation; /* [hard] */
 };
 
+/* Whose domain it is; see partner_find(). */
+struct partner_domain {
+	const char *domain;
+	const struct partner *partner;
+};
+
 /* One of our own servers, known by its key (Exchange: edge to hub, direct trust). */
 struct internal_server {
 	const char *name;
@@ -358,6 +364,8 @@ struct policy {
 
 	struct partner *partners;
 	unsigned partner_count;
+	struct partner_domain *partner_domains; /* of all of them, sorted by partner_index() */
+	unsigned partner_domain_count;
 	struct internal_server *internal_servers;
 	unsigned internal_server_count;
 	struct certificate *certificates;
@@ -387,6 +395,9 @@ const struct send_connector *policy_send_connector(const struct policy *policy, 
 
 /* "192.0.2.1:25" or "[2001:db8::1]:25" into out; out_bytes >= 56. */
 void address_print(const struct address *address, char *out, size_t out_bytes);
+
+/* In the machine's order. */
+uint16_t address_port(const struct address *address);
 
 /* The same family, address and port (and scope, IPv6)? */
 bool address_is_equal(const struct address *a, const struct address *b);

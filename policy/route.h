@@ -2,20 +2,11 @@
 #pragma once
 
 /*
- * route.h: which connector? Receive connectors by binding and remote range (EXCHANGE 2.1),
- * send connectors by address space (3.1). Pure functions on the snapshot.
+ * route.h: which send connector? By address space (EXCHANGE 3.1). Pure functions on the snapshot.
+ * Receive connectors are the gate's, policy/gate.h.
  */
 
 #include "policy/policy.h"
-
-/*
- * The connector that serves a peer on a local address: of the enabled ones with that binding
- * (an exact local address beats the wildcard address of the port) and a range that holds the
- * peer, the one with the narrowest range. NULL: none, the connection is closed unserved.
- * zone: the IPv6 scope of the peer, 0: none.
- */
-const struct receive_connector *route_receive(const struct policy *policy,
-	const struct address *local, const struct ip *peer, uint32_t zone);
 
 enum route_status {
 	ROUTE_OK,

@@ -111,7 +111,7 @@ static int run_check(const char *file)
 
 	if (tls_init() < 0 || peer_cache_create(PEERS_KEPT) < 0)
 		return EXIT_FAILURE;
-	rc = world_create(file, stderr, &world) < 0 || check_caps(world->policy, &caps) < 0
+	rc = world_create(file, NULL, stderr, &world) < 0 || check_caps(world->policy, &caps) < 0
 		     ? EXIT_USAGE
 		     : EXIT_SUCCESS;
 	world_release(&world);
@@ -469,7 +469,7 @@ static int run_relay(const char *file)
 
 	if (tls_init() < 0 || peer_cache_create(PEERS_KEPT) < 0)
 		return EXIT_FAILURE;
-	if (world_create(file, stderr, &relay.world) < 0)
+	if (world_create(file, NULL, stderr, &relay.world) < 0)
 		return EXIT_USAGE;
 	log_level_max = relay.world->policy->log_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
 	signals = open_signals();

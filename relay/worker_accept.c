@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "policy/route.h"
+#include "policy/gate.h"
 #include "relay/base/limits.h"
 #include "relay/worker_private.h"
 #include <netinet/in.h>
@@ -171,8 +171,9 @@ static struct worker_session *worker_admit(struct worker *worker,
 }
 
 static void worker_open_session(struct worker *worker, struct worker_session *own,
-	const struct receive_connector *connector, const struct worker_peer *peer, int fd)
+	const struct gate_answer *who, const struct worker_peer *peer, int fd)
 {
+	const struct receive_connector *connector = who->connector;
 	struct session *session = &own->session;
 
 	own->worker = worker;
@@ -193,32 +194,47 @@ static void worker_open_session(struct worker *worker, struct worker_session *ow
 		(unsigned)worker->shared->started_s, worker->shared->random_id, worker->index,
 		(unsigned)(worker->next_session++ & 0xffffff));
 	(void)snprintf(session->peer, sizeof(session->peer), "%s", peer->address);
-	log_event(LOG_LEVEL_INFO, session->id, "accept", "connector=%s peer=%s port=%u local=%s",
-		connector->name, session->peer, peer->port, peer->local_text);
+	log_event(LOG_LEVEL_INFO, session->id, "accept",
+		"connector=%s peer=%s port=%u local=%s%s%s", connector->name, session->peer,
+		peer->port, peer->local_text, who->partner == NULL ? "" : " partner=",
+		who->partner == NULL ? "" : who->partner->name);
 	link_init(&own->link);
 	list_append(&worker->open_sessions, &own->link);
 	session_open(session, &worker->net, fd);
 }
 
+/* EXCHANGE 2.1: who matches no connector is not served, and not spoken to. */
+static void worker_turn_away(const struct gate_answer *who, const struct worker_peer *peer, int fd)
+{
+	STAT(sessions_unmatched);
+	if (who->is_excluded)
+		log_event(LOG_LEVEL_INFO, NULL, "refused",
+			"peer=%s local=%s why=excluded partner=%s", peer->address, peer->local_text,
+			who->partner->name);
+	else if (who->is_balancer)
+		log_event(LOG_LEVEL_INFO, NULL, "refused",
+			"connector=%s peer=%s local=%s why=no-proxy-header", who->connector->name,
+			peer->address, peer->local_text);
+	else
+		log_event(LOG_LEVEL_INFO, NULL, "refused", "peer=%s local=%s why=no-connector",
+			peer->address, peer->local_text);
+	(void)close(fd);
+}
+
 void worker_on_accept(struct listener *listener, int fd)
 {
 	struct worker *worker = listener->owner;
-	const struct receive_connector *connector = NULL;
+	struct gate *gate = worker->view->world->gate;
+	struct gate_answer who = {0};
 	struct worker_session *own = NULL;
 	struct worker_peer peer;
 
-	if (worker_read_ends(listener, fd, &peer))
-		connector = route_receive(
-			worker->view->world->policy, &peer.local, &peer.ip, peer.zone);
-	if (connector == NULL) {
-		/* EXCHANGE 2.1: who matches no connector is not served, and not spoken to. */
-		STAT(sessions_unmatched);
-		log_event(LOG_LEVEL_INFO, NULL, "refused", "peer=%s local=%s why=no-connector",
-			peer.address, peer.local_text);
-		(void)close(fd);
+	if (!worker_read_ends(listener, fd, &peer) ||
+		!gate_ask(gate, &peer.local, &peer.ip, peer.zone, &who) || who.is_balancer) {
+		worker_turn_away(&who, &peer, fd);
 		return;
 	}
-	own = worker_admit(worker, connector, &peer, fd);
+	own = worker_admit(worker, who.connector, &peer, fd);
 	if (own != NULL)
-		worker_open_session(worker, own, connector, &peer, fd);
+		worker_open_session(worker, own, &who, &peer, fd);
 }

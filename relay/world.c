@@ -191,7 +191,7 @@ void world_complain_binding(const struct world_binding *binding, int rc, FILE *e
 		binding->connector, text, strerror(-rc));
 }
 
-int world_create(const char *file, FILE *errors, struct world **out)
+int world_create(const char *file, struct gate_ids *ids, FILE *errors, struct world **out)
 {
 	struct world *world = calloc(1, sizeof(*world));
 	int rc;
@@ -214,6 +214,9 @@ int world_create(const char *file, FILE *errors, struct world **out)
 		rc = world_check_tls(world, errors);
 	if (rc == 0)
 		rc = world_create_bindings(world);
+	/* The last, so that a world that comes to nothing changes no number of a name. */
+	if (rc == 0)
+		rc = gate_create(world->policy, ids, errors, &world->gate);
 	if (rc < 0)
 		world_release(&world);
 	else
@@ -240,6 +243,7 @@ void world_release(struct world **out)
 	free(world->certificates);
 	free(world->bindings);
 	trust_set_destroy(&world->trusts);
+	gate_destroy(&world->gate);
 	policy_destroy(&world->policy);
 	free(world);
 }

@@ -3,15 +3,15 @@
 
 /*
  * world.h: one configuration in force, with what was made from it and is shared by all
- * workers: the policy, what each partner is believed by, our own certificates.
+ * workers: the policy, who may connect, what each partner is believed by, our own certificates.
  *
  * A world is built whole, by the main thread at the start and by the keeper
- * (keeper.h) on a reload, and read-only from then on. Whoever uses it holds it; the last to
- * let go frees it. So a session keeps what it began with, while the next MAIL is judged
- * by the newest.
+ * (keeper.h) on a reload, and read-only from then on, but for the lists in its gate. Whoever uses
+ * it holds it; the last to let go frees it. So a session keeps what it began with, while the next
+ * MAIL is judged by the newest.
  */
 
-#include "policy/policy.h"
+#include "policy/gate.h"
 #include "relay/pki/store.h"
 #include "relay/pki/trust.h"
 #include <stdatomic.h>
@@ -27,6 +27,7 @@ struct world_binding {
 
 struct world {
 	struct policy *policy;
+	struct gate *gate;
 	struct trust_set *trusts;
 	struct own_certificate *certificates; /* all that could be read, enabled or not */
 	unsigned certificate_count;
@@ -38,11 +39,13 @@ struct world {
 
 /*
  * Loads a configuration and everything it names, and chooses the certificates of the
- * connectors that name none (EXCHANGE 5.1). Mistakes are lines on errors, with file, line
+ * connectors that name none (EXCHANGE 5.1). ids: numbers of names for the gate, which last longer
+ * than a world; NULL: it has its own. Mistakes are lines on errors, with file, line
  * and remedy; warnings too. It waits (names, files), so never on a worker. The
  * caller holds it. -EINVAL, or another -errno.
  */
-NODISCARD int world_create(const char *file, FILE *errors, struct world **out);
+NODISCARD int world_create(
+	const char *file, struct gate_ids *ids, FILE *errors, struct world **out);
 
 struct world *world_hold(struct world *world);
 void world_release(struct world **world); /* clears the pointer; NULL is harmless */

@@ -2,6 +2,7 @@
 #include "relay/ctl/ask.h"
 
 #include "policy/admit.h"
+#include "policy/gate.h"
 #include "policy/names.h"
 #include "policy/partner.h"
 #include "policy/route.h"
@@ -17,6 +18,7 @@ struct explain {
 	struct address local;
 	char sender[ASK_PATH_BYTES];
 	struct policy *policy;
+	struct gate *gate;
 	struct judge judge;
 	const struct receive_connector *connector;
 	const struct own_certificate *own; /* what the connector shows; NULL: nothing */
@@ -56,38 +58,54 @@ static const struct admit_trace trace = {.rule = explain_on_rule};
 /* ---- the connection */
 
 /* Without --to: the first binding, in the order of the file, that serves the peer. */
-static void explain_find_local(struct explain *explain)
+static bool explain_ask(struct explain *explain, struct gate_answer *out)
 {
 	const struct policy *policy = explain->policy;
+	bool is_served = false;
 
-	for (unsigned i = 0; i < policy->receive_connector_count; i++)
-		for (unsigned j = 0; j < policy->receive_connectors[i].binding_count; j++) {
-			explain->local = policy->receive_connectors[i].bindings[j];
-			if (route_receive(policy, &explain->local, &explain->ip, explain->zone) !=
-				NULL)
-				return;
+	if (explain->to != NULL)
+		return gate_ask(explain->gate, &explain->local, &explain->ip, explain->zone, out);
+	for (unsigned i = 0; !is_served && i < policy->receive_connector_count; i++) {
+		const struct receive_connector *connector = &policy->receive_connectors[i];
+
+		for (unsigned j = 0; !is_served && j < connector->binding_count; j++) {
+			explain->local = connector->bindings[j];
+			is_served = gate_ask(
+				explain->gate, &explain->local, &explain->ip, explain->zone, out);
 		}
+	}
+	return is_served;
 }
 
 static bool explain_connect(struct explain *explain)
 {
-	char text[128], local[64];
+	char text[128], local[64], prefix[PREFIX_TEXT_BYTES];
+	struct gate_answer answer;
+	bool is_served = explain_ask(explain, &answer);
 
-	if (explain->to == NULL)
-		explain_find_local(explain);
-	explain->connector =
-		route_receive(explain->policy, &explain->local, &explain->ip, explain->zone);
+	explain->connector = answer.connector;
 	address_print(&explain->local, local, sizeof(local));
 	(void)snprintf(text, sizeof(text), "from %s to %s%s", explain->from, local,
 		explain->to == NULL ? " (the first that serves it)" : "");
 	say("connection", text);
-	if (explain->connector == NULL) {
+	if (answer.is_excluded)
+		say_rule("connector", false, "the list of partner \"%s\" excludes %s: refused",
+			answer.partner->name, prefix_print(&answer.prefix, prefix));
+	else if (!is_served)
 		say_rule("connector", false, "no receive connector serves it: closed unserved");
+	if (!is_served)
 		return false;
-	}
 	say_rule("connector", true, "\"%s\"; see posternctl connector match",
 		explain->connector->name);
-	return true;
+	if (answer.partner != NULL)
+		say_rule("list", true, "%s is in the list of partner \"%s\"",
+			prefix_print(&answer.prefix, prefix), answer.partner->name);
+	if (answer.is_balancer)
+		say_rule("proxy-balancers", false,
+			"%s is a balancer, which has to announce who connects; ask again with "
+			"--from that address",
+			prefix_print(&answer.prefix, prefix));
+	return !answer.is_balancer;
 }
 
 /* ---- TLS, and who the client is */
@@ -310,7 +328,8 @@ static int explain_open(struct ctl *ctl, struct explain *explain)
 		return CTL_USAGE;
 	}
 	explain->policy = ctl_policy_create(ctl);
-	if (explain->policy == NULL)
+	if (explain->policy == NULL ||
+		gate_create(explain->policy, NULL, stderr, &explain->gate) < 0)
 		return CTL_USAGE;
 	if (judge_create(explain->policy, now, stderr, &explain->judge) < 0 ||
 		explain->judge.trusts == NULL)
@@ -348,6 +367,7 @@ static int explain_run(struct ctl *ctl, const struct ctl_command *command, int a
 	}
 	peer_release(&explain.shown);
 	judge_destroy(&explain.judge);
+	gate_destroy(&explain.gate);
 	if (explain.policy != NULL)
 		policy_destroy(&explain.policy);
 	return status;

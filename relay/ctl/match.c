@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/ctl/ask.h"
 
+#include "policy/gate.h"
 #include "policy/names.h"
 #include "policy/route.h"
 #include <inttypes.h>
@@ -12,122 +13,246 @@ static const char *const match_columns[] = {"Connector", "Result", "Range", "Bin
 
 struct match {
 	const struct policy *policy;
+	struct gate *gate;
 	struct address local;
 	struct ip peer;
 	uint32_t zone;
-	const struct receive_connector *winner;
+	struct gate_answer answer;
 };
 
-/* The snapshot as if that were its only receive connector, and enabled. */
-static bool match_alone(const struct match *match, const struct receive_connector *connector)
-{
-	struct receive_connector only = *connector;
-	struct policy policy = *match->policy;
-
-	only.enabled = true;
-	policy.receive_connectors = &only;
-	policy.receive_connector_count = 1;
-	return route_receive(&policy, &match->local, &match->peer, match->zone) != NULL;
-}
-
-static bool match_has_binding(const struct match *match, const struct receive_connector *connector)
-{
-	struct receive_connector anybody = *connector;
-
-	anybody.remote_ip_range_count = 0;
-	return match_alone(match, &anybody);
-}
+/* By which of its rules a connector would have the peer, if it were asked alone. */
+struct claim {
+	enum { CLAIM_NONE, CLAIM_EVERYBODY, CLAIM_RANGE, CLAIM_LIST, CLAIM_BALANCER } kind;
+	struct ip_range range;
+	const struct partner *partner; /* CLAIM_LIST */
+	bool is_excluded;
+};
 
 /* The binding that fits; an exact address before the wildcard. NULL: none. */
 static const struct address *match_binding(
 	const struct match *match, const struct receive_connector *connector)
 {
 	const struct address *found = NULL;
+	struct ip local, bound;
 
+	if (!ip_of_sockaddr((const struct sockaddr *)&match->local.sockaddr, &local))
+		return NULL;
 	for (unsigned i = 0; i < connector->binding_count; i++) {
-		struct receive_connector only = *connector;
 		const struct address *binding = &connector->bindings[i];
 
-		only.bindings = &connector->bindings[i];
-		only.binding_count = 1;
-		if (match_has_binding(match, &only) &&
-			(found == NULL || memcmp(&binding->sockaddr, &match->local.sockaddr,
-						  match->local.len) == 0))
+		if (!ip_of_sockaddr((const struct sockaddr *)&binding->sockaddr, &bound) ||
+			address_port(binding) != address_port(&match->local) ||
+			bound.is_v6 != local.is_v6)
+			continue;
+		if (ip_compare(&bound, &local) == 0)
+			return binding;
+		if (ip_is_any(&bound))
 			found = binding;
 	}
 	return found;
 }
 
-/* The narrowest range that holds the peer; NULL: none, or there are no ranges. */
-static const struct ip_range *match_range(
-	const struct match *match, const struct receive_connector *connector)
+/* A claim by another range, if it is narrower, or as wide and of a kind that goes first. */
+static void claim_by(struct claim *claim, const struct claim *other, const struct match *match)
 {
-	const struct ip_range *found = NULL;
-
-	for (unsigned i = 0; i < connector->remote_ip_range_count; i++) {
-		const struct ip_range *range = &connector->remote_ip_ranges[i];
-
-		if (ip_range_has(range, &match->peer) &&
-			(range->zone == 0 || range->zone == match->zone) &&
-			(found == NULL || ip_range_is_narrower(range, found)))
-			found = range;
-	}
-	return found;
+	if (!ip_range_has(&other->range, &match->peer) ||
+		(other->range.zone != 0 && other->range.zone != match->zone))
+		return;
+	if (claim->kind <= CLAIM_EVERYBODY || ip_range_is_narrower(&other->range, &claim->range) ||
+		(other->kind > claim->kind && !ip_range_is_narrower(&claim->range, &other->range)))
+		*claim = *other;
 }
 
-static const char *match_range_text(const struct match *match,
-	const struct receive_connector *connector, char out[static IP_RANGE_TEXT_BYTES])
+static void claim_by_list(
+	struct claim *claim, const struct partner *partner, const struct match *match)
 {
-	const struct ip_range *range = match_range(match, connector);
+	uint64_t generation;
+	const struct cidr *set = gate_partner_set(match->gate, partner, &generation);
+	struct prefix prefix;
+	const struct door_value *value =
+		set == NULL ? NULL : cidr_lookup(set, &match->peer, &prefix);
 
-	if (range != NULL)
-		return ip_range_print(range, out);
-	return connector->remote_ip_range_count == 0 ? "everybody" : "-";
+	if (value != NULL)
+		claim_by(claim,
+			&(const struct claim){.kind = CLAIM_LIST,
+				.range = prefix_range(&prefix),
+				.partner = partner,
+				.is_excluded = (value->flags & DOOR_EXCLUDED) != 0},
+			match);
+}
+
+static bool connector_names(const struct receive_connector *connector, const char *partner)
+{
+	for (unsigned i = 0; i < connector->remote_ip_partner_count; i++)
+		if (strcmp(connector->remote_ip_partners[i], "*") == 0 ||
+			strcmp(connector->remote_ip_partners[i], partner) == 0)
+			return true;
+	return false;
+}
+
+static struct claim match_claim(
+	const struct match *match, const struct receive_connector *connector)
+{
+	const struct policy *policy = match->policy;
+	struct claim claim = {.kind = CLAIM_NONE};
+
+	if (connector->remote_ip_range_count == 0 && connector->remote_ip_partner_count == 0)
+		claim.kind = CLAIM_EVERYBODY;
+	for (unsigned i = 0; i < connector->remote_ip_range_count; i++)
+		claim_by(&claim,
+			&(const struct claim){
+				.kind = CLAIM_RANGE, .range = connector->remote_ip_ranges[i]},
+			match);
+	for (unsigned p = 0; p < policy->partner_count; p++)
+		if (connector_names(connector, policy->partners[p].name))
+			claim_by_list(&claim, &policy->partners[p], match);
+	for (unsigned i = 0; i < connector->proxy_balancer_count; i++)
+		claim_by(&claim,
+			&(const struct claim){
+				.kind = CLAIM_BALANCER, .range = connector->proxy_balancers[i]},
+			match);
+	return claim;
+}
+
+#define CLAIM_TEXT_BYTES (IP_RANGE_TEXT_BYTES + 200)
+
+static const char *claim_print(const struct claim *claim, char out[static CLAIM_TEXT_BYTES])
+{
+	char range[IP_RANGE_TEXT_BYTES];
+
+	switch (claim->kind) {
+	case CLAIM_NONE:
+		return "-";
+	case CLAIM_EVERYBODY:
+		return "everybody";
+	case CLAIM_RANGE:
+		(void)snprintf(out, CLAIM_TEXT_BYTES, "%s", ip_range_print(&claim->range, range));
+		break;
+	case CLAIM_LIST:
+		(void)snprintf(out, CLAIM_TEXT_BYTES, "%s%s (partner %s)",
+			claim->is_excluded ? "!" : "", ip_range_print(&claim->range, range),
+			claim->partner->name);
+		break;
+	case CLAIM_BALANCER:
+		(void)snprintf(out, CLAIM_TEXT_BYTES, "%s (balancer)",
+			ip_range_print(&claim->range, range));
+		break;
+	}
+	return out;
+}
+
+/* Whose rule decided; of an exclusion, the connector that names the partner. */
+static const struct receive_connector *match_winner(const struct match *match)
+{
+	const struct policy *policy = match->policy;
+
+	if (!match->answer.is_excluded)
+		return match->answer.connector;
+	for (unsigned i = 0; i < policy->receive_connector_count; i++) {
+		const struct receive_connector *connector = &policy->receive_connectors[i];
+		const struct claim claim = match_claim(match, connector);
+
+		if (connector->enabled && claim.is_excluded &&
+			claim.partner == match->answer.partner &&
+			match_binding(match, connector) != NULL)
+			return connector;
+	}
+	return NULL;
+}
+
+static void match_why_winner(const struct match *match, char *out, size_t out_bytes)
+{
+	if (match->answer.is_excluded)
+		(void)snprintf(out, out_bytes, "the list of partner \"%s\" excludes it",
+			match->answer.partner->name);
+	else if (match->answer.is_balancer)
+		(void)snprintf(out, out_bytes,
+			"a balancer, which has to announce who connects (PROXY protocol)");
+	else
+		(void)snprintf(
+			out, out_bytes, "the best binding, and of those the narrowest range");
 }
 
 static void match_why(const struct match *match, const struct receive_connector *connector,
 	char *out, size_t out_bytes)
 {
-	char mine[IP_RANGE_TEXT_BYTES], theirs[IP_RANGE_TEXT_BYTES], text[64];
+	const struct receive_connector *winner = match_winner(match);
 	const struct address *binding = match_binding(match, connector);
+	const struct claim claim = match_claim(match, connector);
+	char mine[CLAIM_TEXT_BYTES], theirs[CLAIM_TEXT_BYTES], text[64];
+	struct claim best;
 
-	if (connector == match->winner) {
-		(void)snprintf(
-			out, out_bytes, "the best binding, and of those the narrowest range");
-	} else if (!connector->enabled) {
+	if (connector == winner) {
+		match_why_winner(match, out, out_bytes);
+		return;
+	}
+	if (!connector->enabled) {
 		(void)snprintf(out, out_bytes, "it is disabled");
-	} else if (binding == NULL) {
+		return;
+	}
+	if (binding == NULL) {
 		address_print(&match->local, text, sizeof(text));
 		(void)snprintf(out, out_bytes, "none of its bindings takes %s", text);
-	} else if (match->winner == NULL || !match_alone(match, connector)) {
-		(void)snprintf(out, out_bytes, "none of its remote-ip-ranges holds %s",
-			ip_print(&match->peer, text, sizeof(text)));
-	} else if (memcmp(&match_binding(match, match->winner)->sockaddr, &binding->sockaddr,
-			   sizeof(binding->sockaddr)) != 0) {
-		(void)snprintf(out, out_bytes, "its binding is not the address itself");
-	} else if (match_range(match, connector) == NULL) {
-		(void)snprintf(out, out_bytes, "it serves everybody, and %s is narrower",
-			match_range_text(match, match->winner, theirs));
-	} else {
-		(void)snprintf(out, out_bytes, "its range %s is wider than %s",
-			match_range_text(match, connector, mine),
-			match_range_text(match, match->winner, theirs));
+		return;
 	}
+	if (winner == NULL || claim.kind == CLAIM_NONE) {
+		(void)snprintf(out, out_bytes, "none of its %s holds %s",
+			connector->remote_ip_partner_count == 0 ? "remote-ip-ranges"
+			: connector->remote_ip_range_count == 0
+				? "lists of remote-ip-partners"
+				: "remote-ip-ranges and lists of remote-ip-partners",
+			ip_print(&match->peer, text, sizeof(text)));
+		return;
+	}
+	best = match_claim(match, winner);
+	if (!address_is_equal(match_binding(match, winner), binding))
+		(void)snprintf(out, out_bytes, "its binding is not the address itself");
+	else if (claim.kind == CLAIM_EVERYBODY)
+		(void)snprintf(out, out_bytes, "it serves everybody, and %s is narrower",
+			claim_print(&best, theirs));
+	else
+		(void)snprintf(out, out_bytes, "its range %s is wider than %s",
+			claim_print(&claim, mine), claim_print(&best, theirs));
 }
 
 static void match_create_row(struct ctl_table *table, const struct match *match,
 	const struct receive_connector *connector)
 {
 	const struct address *binding = match_binding(match, connector);
-	char range[IP_RANGE_TEXT_BYTES], bound[64] = "-", why[400];
-	const char *cells[COUNT_OF(match_columns)] = {connector->name,
-		connector == match->winner ? "serves" : "lost",
-		match_range_text(match, connector, range), bound, why};
+	const struct claim claim = match_claim(match, connector);
+	char range[CLAIM_TEXT_BYTES], bound[64] = "-", why[800];
+	const char *cells[COUNT_OF(match_columns)] = {
+		connector->name, "lost", claim_print(&claim, range), bound, why};
 
+	if (connector == match_winner(match))
+		cells[1] = match->answer.is_excluded ? "refuses" : "serves";
 	if (binding != NULL)
 		address_print(binding, bound, sizeof(bound));
 	match_why(match, connector, why, sizeof(why));
 	ctl_table_create_row(table, cells);
+}
+
+/* All connectors, the one that decided first; does one serve the peer? */
+static bool match_print(
+	struct ctl *ctl, const struct match *match, const char *from, const char *to, int *status)
+{
+	const struct policy *policy = match->policy;
+	const struct receive_connector *winner = match_winner(match);
+	struct ctl_table table;
+
+	ctl_table_init(&table, match_columns, COUNT_OF(match_columns));
+	if (winner != NULL)
+		match_create_row(&table, match, winner);
+	for (unsigned i = 0; i < policy->receive_connector_count; i++)
+		if (&policy->receive_connectors[i] != winner)
+			match_create_row(&table, match, &policy->receive_connectors[i]);
+	*status = ctl_table_finish(ctl, &table);
+	if (match->answer.is_excluded)
+		ctl_error("the list of partner \"%s\" excludes %s: it is refused on %s",
+			match->answer.partner->name, from, to);
+	else if (winner == NULL)
+		ctl_error("no receive connector serves %s on %s: it is closed unserved", from, to);
+	return match->answer.connector != NULL;
 }
 
 static int match_run(struct ctl *ctl, const struct ctl_command *command, int argc, char **argv)
@@ -136,10 +261,9 @@ static int match_run(struct ctl *ctl, const struct ctl_command *command, int arg
 	const struct ctl_option options[] = {{"from", CTL_OPTION_TEXT, &from, 0, 0, true},
 		{"to", CTL_OPTION_TEXT, &to, 0, 0, true}, {.name = NULL}};
 	struct ctl_list operands;
-	struct ctl_table table;
 	struct match match = {0};
 	struct policy *policy;
-	int status;
+	int status = CTL_USAGE;
 
 	(void)argc;
 	if (ctl_options_read(ctl, command, argv, options, &operands, 0, 0) < 0 ||
@@ -150,18 +274,12 @@ static int match_run(struct ctl *ctl, const struct ctl_command *command, int arg
 	if (policy == NULL)
 		return CTL_USAGE;
 	match.policy = policy;
-	match.winner = route_receive(policy, &match.local, &match.peer, match.zone);
-	ctl_table_init(&table, match_columns, COUNT_OF(match_columns));
-	if (match.winner != NULL)
-		match_create_row(&table, &match, match.winner);
-	for (unsigned i = 0; i < policy->receive_connector_count; i++)
-		if (&policy->receive_connectors[i] != match.winner)
-			match_create_row(&table, &match, &policy->receive_connectors[i]);
-	status = ctl_table_finish(ctl, &table);
-	if (match.winner == NULL) {
-		ctl_error("no receive connector serves %s on %s: it is closed unserved", from, to);
-		status = CTL_FAILED;
+	if (gate_create(policy, NULL, stderr, &match.gate) == 0) {
+		(void)gate_ask(match.gate, &match.local, &match.peer, match.zone, &match.answer);
+		if (!match_print(ctl, &match, from, to, &status))
+			status = CTL_FAILED;
 	}
+	gate_destroy(&match.gate);
 	policy_destroy(&policy);
 	return status;
 }

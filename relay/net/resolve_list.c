@@ -6,19 +6,6 @@
 #include <netinet/in.h>
 #include <string.h>
 
-static uint16_t address_port(const struct address *address)
-{
-	struct sockaddr_in6 v6;
-	struct sockaddr_in v4;
-
-	if (address->sockaddr.ss_family == AF_INET6) {
-		memcpy(&v6, &address->sockaddr, sizeof(v6));
-		return ntohs(v6.sin6_port);
-	}
-	memcpy(&v4, &address->sockaddr, sizeof(v4));
-	return ntohs(v4.sin_port);
-}
-
 struct address resolve_address(int family, const void *bytes, unsigned port)
 {
 	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port)};

@@ -111,6 +111,17 @@ static struct policy fixture_policy = {.fqdn = "edge.contoso.com",
 	.internal_servers = fixture_internal,
 	.internal_server_count = 1};
 
+/* For cmocka, once: what policy_load() would do. */
+static inline int fixture_index(void **state)
+{
+	static struct partner_domain room[16];
+
+	(void)state;
+	assert_in_range(partner_domain_total(&fixture_policy), 1, COUNT_OF(room));
+	partner_index(&fixture_policy, room);
+	return 0;
+}
+
 static struct receive_connector fixture_connectors[CONNECTOR_COUNT] = {
 	[INTERNET] = {.permission_groups = PERMISSION_ANONYMOUS, .tls = TLS_MODE_STARTTLS},
 	[UNSECURED] = {.permission_groups = PERMISSION_ANONYMOUS,

@@ -518,5 +518,5 @@ int main(void)
 		cmocka_unit_test(test_admit_trace_is_silent),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, fixture_index, NULL);
 }

@@ -59,6 +59,7 @@ static bool random_once_in(unsigned n)
 struct world {
 	struct policy policy;
 	struct partner partners[PARTNERS_MAX];
+	struct partner_domain index[PARTNERS_MAX * LIST_MAX];
 	const char *domains[PARTNERS_MAX][LIST_MAX];
 	const char *listed[PARTNERS_MAX][LIST_MAX];
 	struct internal_server internal;
@@ -156,6 +157,7 @@ static void world_make(struct world *world)
 		.internal_server_count = 1};
 	for (unsigned i = 0; i < world->policy.partner_count; i++)
 		world_partner(world, i);
+	partner_index(&world->policy, world->index);
 	world_connector(world);
 	world_peer(world);
 	world->sender = span_of(sender_pool[random_below(COUNT_OF(sender_pool))]);
