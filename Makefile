@@ -46,6 +46,7 @@ UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 TOOL_SRC := $(wildcard tests/tools/*.c)
 E2E_SRC := $(wildcard tests/e2e/*.c)
+DOOR_SRC := $(wildcard tests/door/*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/fuzz/%)
 BENCH_SRC := $(wildcard bench/*.c bench/common/*.c)
@@ -54,6 +55,7 @@ BENCH_SRC := $(wildcard bench/*.c bench/common/*.c)
 mains = $(if $(1),$(shell grep -lw '^int main' $(1)))
 parts = $(patsubst %.c,$(B)/%.o,$(filter-out $(call mains,$(1)),$(1)))
 TOOL_BIN := $(patsubst tests/tools/%.c,$(B)/tools/%,$(call mains,$(TOOL_SRC)))
+DOOR_BIN := $(patsubst tests/door/%.c,$(B)/door/%,$(call mains,$(DOOR_SRC)))
 E2E_BIN := $(patsubst tests/e2e/%.c,$(B)/e2e/%,$(call mains,$(E2E_SRC)))
 BENCH_BIN := $(patsubst bench/%.c,$(B)/bench/%,$(call mains,$(BENCH_SRC)))
 
@@ -110,7 +112,7 @@ $(B)/libpostern.a: $(CORE_OBJ)
 
 $(B)/unit/%: LIBS_OWN := -lcmocka
 # These let memory run out.
-$(B)/unit/test_cidr $(B)/unit/test_ip_list: LIBS_OWN := -lcmocka \
+$(addprefix $(B)/unit/test_,cidr ip_list_compare ip_list_import): LIBS_OWN := -lcmocka \
 	-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 $(B)/unit/%: $(B)/tests/unit/%.o $(B)/libpostern.a
 	$(link)
@@ -120,6 +122,12 @@ $(B)/tools/%: $(B)/tests/tools/%.o $(call parts,$(TOOL_SRC)) $(B)/libpostern.a
 
 $(B)/e2e/%: $(B)/tests/e2e/%.o $(call parts,$(E2E_SRC)) $(B)/libpostern.a
 	$(link)
+
+# Of the matrix it has the helpers, but not its relay; bench/door has what is not a case.
+$(B)/door/%: $(B)/tests/door/%.o $(call parts,$(DOOR_SRC)) $(B)/tests/e2e/suite.o $(B)/libpostern.a
+	$(link)
+
+$(B)/bench/door: $(call parts,$(filter-out tests/door/case_%,$(DOOR_SRC))) $(B)/tests/e2e/suite.o
 
 $(B)/bench/%: $(B)/bench/%.o $(call parts,$(BENCH_SRC)) $(B)/libpostern.a
 	$(link)
@@ -135,14 +143,15 @@ $(B)/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(B)/libpostern.a
 	$(link)
 endif
 
-.PHONY: tools unit-bins e2e-bins bench-bins fuzz-bins test-bins
+.PHONY: tools unit-bins e2e-bins door-bins bench-bins fuzz-bins test-bins
 tools: $(TOOL_BIN) ## build the test servers and clients
 unit-bins: $(UNIT_BIN)
 e2e-bins: $(E2E_BIN)
+door-bins: $(DOOR_BIN)
 bench-bins: $(BENCH_BIN)
 fuzz-bins: $(FUZZ_BIN)
 test-bins: all bench-bins $(UNIT_BIN) $(TOOL_BIN) $(FUZZ_BIN)
-tools unit-bins e2e-bins bench-bins fuzz-bins test-bins:
+tools unit-bins e2e-bins door-bins bench-bins fuzz-bins test-bins:
 	@: # so that make need not say that there was nothing to do
 
 .PRECIOUS: $(B)/%.o
@@ -195,7 +204,7 @@ demo: deps-test ## two organisations, mutual TLS, real mail both ways; ends by i
 
 test: deps-test ## build and run every test; the last line counts them
 	$(Q)$(BUILD) test-bins
-	$(Q)$(BUILD) VARIANT=release e2e-bins
+	$(Q)$(BUILD) VARIANT=release e2e-bins door-bins
 	$(Q)VARIANT=$(VARIANT) tests/run.sh
 
 unit: deps-test ## the unit tests only
@@ -204,7 +213,7 @@ unit: deps-test ## the unit tests only
 
 test-qemu: deps-test ## kernel TLS on Debian 13's own kernel, in QEMU
 	$(Q)$(BUILD) test-bins
-	$(Q)$(BUILD) VARIANT=release e2e-bins
+	$(Q)$(BUILD) VARIANT=release e2e-bins door-bins
 	$(Q)VARIANT=$(VARIANT) tests/run.sh qemu
 
 asan tsan: ## the tests under AddressSanitizer and UBSan, or ThreadSanitizer
@@ -216,7 +225,7 @@ valgrind: deps-test ## the unit tests, and 10 000 sessions, under valgrind
 	$(Q)VARIANT=$@ WRAP="valgrind -q --leak-check=full --error-exitcode=1" tests/run.sh unit
 	$(Q)VARIANT=$@ tests/valgrind.sh 10000
 
-.PHONY: fuzz bench bench-idle bench-icount
+.PHONY: fuzz bench bench-idle bench-door bench-icount
 fuzz: deps-lint ## libFuzzer on every parser, FUZZ_SECONDS=30 each
 	$(Q)$(BUILD) VARIANT=fuzz fuzz-bins
 	$(Q)FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.sh
@@ -228,6 +237,10 @@ bench: deps-test ## messages and megabytes a second, through Postern and without
 bench-idle: deps-test ## memory of 10 000 idle sessions
 	$(Q)$(BUILD) all tools bench-bins
 	$(Q)bench/idle.sh
+
+bench-door: deps-test ## tries, refusals and changes at the door (root)
+	$(Q)$(BUILD) all bench-bins
+	$(Q)bench/door.sh
 
 bench-icount: deps-test ## kernel against userspace records, in instructions (QEMU)
 	$(Q)$(BUILD) all bench-bins

@@ -401,48 +401,49 @@ struct vlan_tag {
 	__be16 next;
 };
 
-/* A packet as far as it has been read. */
+/*
+ * How far a packet has been read. Headers are copied out (Linux 5.18): to go through a packet by
+ * pointer, over headers of any length, takes CAP_PERFMON.
+ */
 struct cursor {
-	void *at;
-	void *end;
+	struct xdp_md *packet;
+	__u32 at;
 };
 
-/*
- * The next bytes as a header, or NULL: the packet ends before. It goes on in either case, so that
- * the verifier need not follow what cannot be.
- */
-#define TAKE(cursor, type)                                               \
-	({                                                               \
-		type *taken = (cursor)->at;                              \
-		(cursor)->at = taken + 1;                                \
-		(void *)(taken + 1) > (cursor)->end ? (type *)0 : taken; \
-	})
+/* The next bytes as a header; false: the packet ends before. */
+static __always_inline bool take(struct cursor *cursor, void *out, __u32 bytes)
+{
+	if (bpf_xdp_load_bytes(cursor->packet, cursor->at, out, bytes) < 0)
+		return false;
+	cursor->at += bytes;
+	return true;
+}
 
 /* To the header of the network layer; 0: nothing that we know, or not sent to this interface. */
-static __always_inline __u16 read_link(struct cursor *cursor, __u32 interface)
+static __always_inline __u16 read_link(struct cursor *cursor)
 {
-	const struct ethhdr *link = TAKE(cursor, struct ethhdr);
+	__u32 interface = cursor->packet->ingress_ifindex;
 	const __u64 *address = bpf_map_lookup_elem(&shields, &interface);
+	struct ethhdr link;
 	__u64 sent_to = 0;
 	__be16 next;
 
 	/* What goes to others behind a bridge or macvlan on this interface is not ours to judge. */
-	if (!link || !address)
+	if (!address || !take(cursor, &link, sizeof(link)))
 		return 0;
-	__builtin_memcpy(&sent_to, link->h_dest, ETH_ALEN);
+	__builtin_memcpy(&sent_to, link.h_dest, ETH_ALEN);
 	if (sent_to != *address)
 		return 0;
-	next = link->h_proto;
+	next = link.h_proto;
 #pragma unroll
 	for (int i = 0; i < VLAN_TAGS_MAX; i++) {
-		const struct vlan_tag *tag;
+		struct vlan_tag tag;
 
 		if (next != bpf_htons(ETH_P_8021Q) && next != bpf_htons(ETH_P_8021AD))
 			break;
-		tag = TAKE(cursor, struct vlan_tag);
-		if (!tag)
+		if (!take(cursor, &tag, sizeof(tag)))
 			return 0;
-		next = tag->next;
+		next = tag.next;
 	}
 	return bpf_ntohs(next);
 }
@@ -451,22 +452,23 @@ static __always_inline __u16 read_link(struct cursor *cursor, __u32 interface)
 static __always_inline bool read_v4(
 	struct cursor *cursor, struct query *query, struct bpf_fib_lookup *route)
 {
-	struct iphdr *ip = TAKE(cursor, struct iphdr);
+	struct iphdr ip;
 
-	if (!ip || ip->version != 4 || ip->ihl < 5 || ip->protocol != IPPROTO_TCP)
+	if (!take(cursor, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5 ||
+		ip.protocol != IPPROTO_TCP)
 		return false;
 	/* More to come, or not the beginning. */
-	if (ip->frag_off & bpf_htons(0x3fff))
+	if (ip.frag_off & bpf_htons(0x3fff))
 		return false;
-	__builtin_memcpy(query->local.address, &ip->daddr, 4);
-	__builtin_memcpy(query->peer.address, &ip->saddr, 4);
+	__builtin_memcpy(query->local.address, &ip.daddr, 4);
+	__builtin_memcpy(query->peer.address, &ip.saddr, 4);
 	query->local.family = DOOR_AF_INET;
 	query->peer.bits = 32;
 	route->family = DOOR_AF_INET;
-	route->tos = ip->tos;
-	route->ipv4_src = ip->saddr;
-	route->ipv4_dst = ip->daddr;
-	cursor->at = (void *)ip + ip->ihl * 4; /* behind its options */
+	route->tos = ip.tos;
+	route->ipv4_src = ip.saddr;
+	route->ipv4_dst = ip.daddr;
+	cursor->at += ip.ihl * 4 - sizeof(ip); /* over its options */
 	return true;
 }
 
@@ -477,30 +479,29 @@ static __always_inline bool read_v4(
 static __always_inline bool read_v6(
 	struct cursor *cursor, struct query *query, struct bpf_fib_lookup *route)
 {
-	const struct ipv6hdr *ip = TAKE(cursor, struct ipv6hdr);
+	struct ipv6hdr ip;
 	__u8 next;
 
-	if (!ip || ip->version != 6)
+	if (!take(cursor, &ip, sizeof(ip)) || ip.version != 6)
 		return false;
-	__builtin_memcpy(query->local.address, &ip->daddr, 16);
-	__builtin_memcpy(query->peer.address, &ip->saddr, 16);
+	__builtin_memcpy(query->local.address, &ip.daddr, 16);
+	__builtin_memcpy(query->peer.address, &ip.saddr, 16);
 	query->local.family = DOOR_AF_INET6;
 	query->peer.bits = 128;
 	route->family = DOOR_AF_INET6;
-	__builtin_memcpy(route->ipv6_src, &ip->saddr, 16);
-	__builtin_memcpy(route->ipv6_dst, &ip->daddr, 16);
-	next = ip->nexthdr;
+	__builtin_memcpy(route->ipv6_src, &ip.saddr, 16);
+	__builtin_memcpy(route->ipv6_dst, &ip.daddr, 16);
+	next = ip.nexthdr;
 #pragma unroll
 	for (int i = 0; i < EXTENSION_HEADERS_MAX; i++) {
-		const struct ipv6_opt_hdr *extension;
+		struct ipv6_opt_hdr extension;
 
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS)
 			break;
-		extension = TAKE(cursor, struct ipv6_opt_hdr);
-		if (!extension)
+		if (!take(cursor, &extension, sizeof(extension)))
 			return false;
-		next = extension->nexthdr;
-		cursor->at += extension->hdrlen * 8 + 6;
+		next = extension.nexthdr;
+		cursor->at += (extension.hdrlen + 1) * 8 - sizeof(extension);
 	}
 	return next == IPPROTO_TCP;
 }
@@ -525,16 +526,16 @@ static __always_inline bool is_local(struct xdp_md *ctx, struct bpf_fib_lookup *
 SEC("xdp")
 int postern_shield(struct xdp_md *ctx)
 {
-	struct cursor cursor = {.at = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
+	struct cursor cursor = {.packet = ctx};
 	struct bpf_fib_lookup route = {0};
 	struct query query = {0};
 	struct answer answer = {0};
 	struct door_totals *total;
-	const struct tcphdr *tcp;
+	struct tcphdr tcp;
 	enum verdict verdict;
 	bool is_v6 = false;
 
-	switch (read_link(&cursor, ctx->ingress_ifindex)) {
+	switch (read_link(&cursor)) {
 	case ETH_P_IP:
 		if (!read_v4(&cursor, &query, &route))
 			return XDP_PASS;
@@ -547,12 +548,11 @@ int postern_shield(struct xdp_md *ctx)
 	default:
 		return XDP_PASS;
 	}
-	tcp = TAKE(&cursor, struct tcphdr);
-	if (!tcp || !tcp->syn || tcp->ack || tcp->rst || tcp->fin)
+	if (!take(&cursor, &tcp, sizeof(tcp)) || !tcp.syn || tcp.ack || tcp.rst || tcp.fin)
 		return XDP_PASS;
-	query.local.port = bpf_ntohs(tcp->dest);
-	route.sport = tcp->source;
-	route.dport = tcp->dest;
+	query.local.port = bpf_ntohs(tcp.dest);
+	route.sport = tcp.source;
+	route.dport = tcp.dest;
 	verdict = is_v6 ? look(&query, true, &answer) : look(&query, false, &answer);
 	if (verdict != VERDICT_STRANGER && verdict != VERDICT_EXCLUDED)
 		return XDP_PASS;

@@ -187,7 +187,10 @@ static bool fd_is_kind(int fd, enum pin_kind kind)
 	if (len < 0)
 		return false;
 	target[len] = '\0';
-	return strstr(target, kind == PIN_MAP ? "bpf-map" : "bpf_link") != NULL;
+	if (kind == PIN_MAP)
+		return strstr(target, "bpf-map") != NULL;
+	/* Which of the two depends on the call that made the descriptor. */
+	return strstr(target, "bpf-link") != NULL || strstr(target, "bpf_link") != NULL;
 }
 
 int pins_get(const struct kernel_door *door, const char *name, enum pin_kind kind, char *why)

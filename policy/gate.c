@@ -25,10 +25,10 @@ static int read_list(const struct gate *gate, const struct partner *partner, FIL
 		rc = ip_list_read(path, errors, &list);
 	if (rc < 0 && rc != -EINVAL)
 		(void)fprintf(errors,
-			"%s:%u: the list of partner \"%s\" cannot be read (%s), expected a file of "
-			"addresses in partner-lists = %s\n",
-			gate->policy->file, partner->line, partner->name, strerror(-rc),
-			gate->policy->partner_lists);
+			"%s:%u: the list of partner \"%s\", %s/%s.list, cannot be read (%s), "
+			"expected a file of addresses that the relay may read\n",
+			gate->policy->file, partner->line, partner->name,
+			gate->policy->partner_lists, partner->name, strerror(-rc));
 	if (rc < 0)
 		return rc;
 	own->set = list.set;

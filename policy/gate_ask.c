@@ -1,22 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "policy/gate_private.h"
-#include <string.h>
 
 /*
  * gate_ask.c: who is served where. The kernel's program does the same with the door tries, but
  * for zones, which it leaves to us.
  */
-
-struct prefix prefix_cut(const struct ip *ip, unsigned bits)
-{
-	struct prefix prefix = {.ip.is_v6 = ip->is_v6, .bits = (uint8_t)bits};
-	const unsigned whole = bits / 8;
-
-	memcpy(prefix.ip.bytes, ip->bytes, whole);
-	if (bits % 8 != 0)
-		prefix.ip.bytes[whole] = (uint8_t)(ip->bytes[whole] & 0xff00u >> bits % 8);
-	return prefix;
-}
 
 /* What a prefix is to peers of no zone, where the trie has the mark of a zone. */
 static const struct door_value *ask_behind_mark(const struct gate *gate,
@@ -38,34 +26,35 @@ static const struct door_value *ask_behind_mark(const struct gate *gate,
 	return cidr_get(binding->base, prefix);
 }
 
+static const struct door_value *find_zoned(
+	const struct gate_binding *binding, const struct prefix *prefix, uint32_t zone)
+{
+	for (unsigned i = 0; i < binding->zoned_count; i++)
+		if (binding->zoned[i].zone == zone &&
+			prefix_compare(&binding->zoned[i].prefix, prefix) == 0)
+			return &binding->zoned[i].value;
+	return NULL;
+}
+
 /*
  * The longest prefix with the peer has the mark of a zone. From there upwards: the first rule of
  * the peer's zone or of none.
  */
-static bool ask_zoned(const struct gate *gate, const struct gate_binding *binding,
-	const struct ip *peer, uint32_t zone, struct prefix *prefix, struct door_value *out)
+static bool ask_zoned(const struct gate *gate, const struct gate_binding *binding, uint32_t zone,
+	const struct door_value *marked, struct prefix *prefix, struct door_value *out)
 {
-	for (unsigned bits = prefix->bits + 1u; bits-- > 0;) {
-		const struct prefix at = prefix_cut(peer, bits);
-		const struct door_value *value = cidr_get(binding->door, &at);
+	for (const struct door_value *at = marked; at != NULL;
+		at = cidr_above(binding->door, prefix, prefix)) {
+		const struct door_value *value = at;
+		struct door_value room;
 
-		if (value == NULL)
-			continue;
-		if ((value->flags & DOOR_ZONED) != 0) {
-			for (unsigned i = 0; i < binding->zoned_count; i++) {
-				const struct gate_zoned *zoned = &binding->zoned[i];
-
-				if (zoned->zone != zone || prefix_compare(&zoned->prefix, &at) != 0)
-					continue;
-				*prefix = at;
-				*out = zoned->value;
-				return true;
-			}
-			value = ask_behind_mark(gate, binding, &at, out);
+		if ((at->flags & DOOR_ZONED) != 0) {
+			value = find_zoned(binding, prefix, zone);
+			if (value == NULL)
+				value = ask_behind_mark(gate, binding, prefix, &room);
 		}
 		if (value == NULL)
 			continue;
-		*prefix = at;
 		*out = *value;
 		return true;
 	}
@@ -84,7 +73,7 @@ static bool ask_binding(const struct gate *gate, const struct gate_binding *bind
 	if (value == NULL)
 		return false;
 	if ((value->flags & DOOR_ZONED) != 0)
-		return ask_zoned(gate, binding, peer, zone, prefix, out);
+		return ask_zoned(gate, binding, zone, value, prefix, out);
 	*out = *value;
 	return true;
 }

@@ -129,16 +129,13 @@ static void check_end(const struct gate *gate, const struct gate_binding *bindin
 	struct gate_mistakes *mistakes)
 {
 	const struct ip *end = is_first ? &range->first : &range->last;
-	const unsigned bits_max = end->is_v6 ? 128 : 32;
+	struct prefix prefix;
 
-	for (unsigned bits = 0; bits <= bits_max; bits++) {
-		const struct prefix prefix = prefix_cut(end, bits);
-
+	for (const struct door_value *at = cidr_lookup(set, end, &prefix); at != NULL;
+		at = cidr_above(set, &prefix, &prefix))
 		/* An equal one has both ends: told once. */
-		if (cidr_get(set, &prefix) != NULL &&
-			(is_first || !prefix_is_range(&prefix, range)))
+		if (is_first || !prefix_is_range(&prefix, range))
 			check_range(gate, binding, partner, connector, range, &prefix, mistakes);
-	}
 }
 
 void gate_check_set_ranges(const struct gate *gate, const struct gate_binding *binding,

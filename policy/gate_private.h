@@ -100,9 +100,6 @@ bool binding_has_family(const struct gate_binding *binding, const struct prefix 
 struct door_value gate_list_value(const struct gate *gate, const struct gate_binding *binding,
 	const struct partner *partner, struct door_value entry);
 
-/* The first bits of an address. */
-struct prefix prefix_cut(const struct ip *ip, unsigned bits);
-
 /* gate_conflict.c. Is the prefix in the list of another partner of the binding? */
 void gate_check_partners(const struct gate *gate, const struct gate_binding *binding,
 	const struct partner *partner, const struct prefix *prefix, struct gate_mistakes *mistakes);

@@ -21,10 +21,34 @@
  *   {"ok": true, "generation": 18, "added": 1, "removed": 0, "kept": 3, "sessions_ended": 0,
  *    "effect_us": 310}
  *   {"ok": true, "generation": 18, "count": 4, "bytes": 50}, and the list
+ *   {"ok": true, "bytes": 900}, and an object: what was asked for, as below
  *   {"ok": false, "error": "expected-generation", "message": "...", "generation": 19}
  *
  * error is one of: bad-request, unknown-partner, exists, absent, expected-generation, conflict,
  * no-memory, disk, kernel. message is for people: what is wrong and what can be done.
+ *
+ * What partner-ip-test, door-refusals and door-status tell may be long, so it is behind the line:
+ *
+ *   {"bindings": [{"binding": "192.0.2.1:25", "served": true, "connector": "From partners",
+ *      "partner": "fabrikam", "prefix": "192.0.2.0/24", "excluded": false, "balancer": false}]}
+ *        not served: neither connector nor partner, or excluded and whose list says so
+ *   {"refusals": [{"peer": "203.0.113.9", "binding": "192.0.2.1:25", "reason": "stranger",
+ *      "connector": "", "partner": "", "count": 17, "last_ms": 250}]}
+ *        sources that were refused lately, the most often refused first; last_ms: ago
+ *   {"version": "0.1.0", "pid": 4711, "uptime_ms": 86400000,
+ *    "bpf": "auto", "mode": "kernel", "why": "",              mode: or "userspace", and why
+ *    "program_id": 71, "link_id": 12, "folder": "/sys/fs/bpf/postern/v1", "taken_up": false,
+ *    "netns": 4026531840, "own_netns": 4026531840,            attached to; the relay's own
+ *    "foreign": [33], "foreign_known": true,                  other sk_lookup programs
+ *    "shields": [{"interface": "eth0", "program_id": 72}],
+ *    "bindings": [{"binding": "192.0.2.1:25", "slot": 0, "prefixes": 24, COUNTS}],
+ *    "connectors": [{"name": "From partners", COUNTS}],
+ *    "partners": [{"name": "fabrikam", "generation": 18, "prefixes": 21, COUNTS}],
+ *    "totals": {"lookups": 9, "others": 1, "events_held": 0, "events_lost": 0,
+ *      "shield_drops": 0},
+ *    "loop_lag": {"max_us": 900, "counts": [{"below_us": 100, "turns": 41234}, ...]}}
+ *        COUNTS: "passed": 9, "stranger": 1, "excluded": 0, "rate": 0, "mapped": 0
+ *        In mode userspace program_id to shields are absent.
  *
  * Requests are carried out one after another on the control thread; one that is not there within
  * ten seconds, or is too long, is closed. The thread also reads refusals from the kernel's ring and

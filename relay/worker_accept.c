@@ -74,21 +74,32 @@ static bool worker_on_message(struct session *session)
 	       QUOTA_OPEN;
 }
 
+static enum session_welcome worker_on_announced(
+	struct session *session, const struct session_client *client);
+
 static const struct session_owner worker_session_owner = {
 	.on_closed = worker_on_session_closed,
+	.on_announced = worker_on_announced,
 	.on_message = worker_on_message,
 };
 
-/* No room: the peer is told once, without waiting. */
+/* No room. */
+static void worker_log_crowd(const char *session, const struct receive_connector *connector,
+	const char *peer, const char *why)
+{
+	STAT(sessions_refused);
+	log_event(LOG_LEVEL_WARNING, session, "refused",
+		"connector=%s peer=%s why=%s event-id=1021", connector->name, peer, why);
+}
+
+/* The peer is told once, without waiting. */
 static void worker_refuse(
 	const struct receive_connector *connector, const char *peer, const char *why, int fd)
 {
 	static const char busy[] = "421 4.3.2 The maximum number of concurrent connections has "
 				   "exceeded a limit, closing transmission channel\r\n";
 
-	STAT(sessions_refused);
-	log_event(LOG_LEVEL_WARNING, NULL, "refused", "connector=%s peer=%s why=%s event-id=1021",
-		connector->name, peer, why);
+	worker_log_crowd(NULL, connector, peer, why);
 	if (connector->tls != TLS_MODE_IMPLICIT) {
 		ssize_t sent = send(fd, busy, sizeof(busy) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 
@@ -96,16 +107,6 @@ static void worker_refuse(
 	}
 	(void)close(fd);
 }
-
-/* Both ends of an accepted connection. */
-struct worker_peer {
-	struct ip ip;
-	uint32_t zone;
-	uint16_t port;
-	char address[ADDRESS_TEXT_BYTES];
-	char local_text[ADDRESS_TEXT_BYTES + 10];
-	struct address local;
-};
 
 /* Only behind a wildcard binding the kernel has to be asked which address it was. */
 static void worker_read_local(int fd, struct address *local)
@@ -141,37 +142,87 @@ static bool worker_read_ends(const struct listener *listener, int fd, struct wor
 	return true;
 }
 
-/* A session for the peer, if the connector's limits and our pool allow one. */
-static struct worker_session *worker_admit(struct worker *worker,
-	const struct receive_connector *connector, const struct worker_peer *peer, int fd)
+/* A place for the client, if the connector's limits allow one; else why not. */
+static const char *worker_enter(struct worker *worker, const struct receive_connector *connector,
+	const struct ip *client, struct quota_place *out)
 {
-	struct quota_place place;
-	struct worker_session *own = NULL;
-
-	switch (quota_enter(worker->shared->quota, connector, &peer->ip, &place)) {
+	switch (quota_enter(worker->shared->quota, connector, client, out)) {
 	case QUOTA_OPEN:
-		own = pool_take(&worker->sessions);
-		if (own != NULL) {
-			own->place = place;
-			return own;
-		}
-		quota_leave(&place);
-		worker_refuse(connector, peer->address, "too-many-sessions", fd);
-		break;
+		return NULL;
 	case QUOTA_SOURCE:
 		STAT(sessions_refused_source);
-		worker_refuse(connector, peer->address, "too-many-connections-per-source", fd);
-		break;
+		return "too-many-connections-per-source";
 	case QUOTA_FULL:
 	case QUOTA_RATE:
-		worker_refuse(connector, peer->address, "too-many-connections", fd);
 		break;
 	}
-	return NULL;
+	return "too-many-connections";
 }
 
-static void worker_open_session(struct worker *worker, struct worker_session *own,
-	const struct gate_answer *who, const struct worker_peer *peer, int fd)
+/* A session for the peer, if there is room. A balancer's client is counted, when it is known. */
+static struct worker_session *worker_admit(struct worker *worker, const struct gate_answer *who,
+	const struct worker_peer *peer, int fd)
+{
+	struct quota_place place = {0};
+	struct worker_session *own = NULL;
+	const char *why = NULL;
+
+	if (!who->is_balancer)
+		why = worker_enter(worker, who->connector, &peer->ip, &place);
+	if (why == NULL) {
+		own = pool_take(&worker->sessions);
+		why = "too-many-sessions";
+	}
+	if (own == NULL) {
+		quota_leave(&place);
+		worker_refuse(who->connector, peer->address, why, fd);
+		return NULL;
+	}
+	own->place = place;
+	own->ends = *peer;
+	return own;
+}
+
+/* Whether the peer may speak for others. A zone is that of the link that it is on. */
+static bool worker_is_front_end(
+	const struct receive_connector *connector, const struct ip *ip, uint32_t zone)
+{
+	for (unsigned i = 0; i < connector->xclient_host_count; i++) {
+		const struct ip_range *range = &connector->xclient_hosts[i];
+
+		if (ip_range_has(range, ip) && (range->zone == 0 || range->zone == zone))
+			return true;
+	}
+	return false;
+}
+
+static void worker_log_accept(const struct worker_session *own, const struct gate_answer *who)
+{
+	const struct session *session = &own->session;
+	const bool is_announced = session->awaits_header;
+
+	log_event(LOG_LEVEL_INFO, session->id, "accept",
+		"connector=%s peer=%s port=%u local=%s%s%s%s%s", session->connector->name,
+		session->peer, session->client.port, own->ends.local_text,
+		is_announced ? " balancer=" : "", is_announced ? own->ends.address : "",
+		who->partner == NULL ? "" : " partner=",
+		who->partner == NULL ? "" : who->partner->name);
+}
+
+/* The client, as the socket has it. */
+static struct session_client worker_client(const struct worker_peer *peer)
+{
+	struct session_client client = {.origin = CLIENT_SEEN, .ip = peer->ip, .port = peer->port};
+	struct sockaddr_in6 v6;
+
+	(void)ip_of_sockaddr((const struct sockaddr *)&peer->local.sockaddr, &client.destination);
+	memcpy(&v6, &peer->local.sockaddr, sizeof(v6));
+	client.destination_port = ntohs(v6.sin6_port);
+	return client;
+}
+
+static void worker_open_session(
+	struct worker *worker, struct worker_session *own, const struct gate_answer *who, int fd)
 {
 	const struct receive_connector *connector = who->connector;
 	struct session *session = &own->session;
@@ -186,39 +237,107 @@ static void worker_open_session(struct worker *worker, struct worker_session *ow
 					.session = session->id});
 	session->owner = &worker_session_owner;
 	session->connector = connector;
-	session->authserv_id = worker->view->world->policy->fqdn;
 	session->world = &worker->world;
 	session->tls_context = view_tls(worker->view, connector);
 	session->sink = &own->proxy.sink;
+	session->client = worker_client(&own->ends);
+	session->awaits_header = who->is_balancer;
+	session->is_front_end = worker_is_front_end(connector, &own->ends.ip, own->ends.zone);
 	(void)snprintf(session->id, sizeof(session->id), "%08x%04x%02x%06x",
 		(unsigned)worker->shared->started_s, worker->shared->random_id, worker->index,
 		(unsigned)(worker->next_session++ & 0xffffff));
-	(void)snprintf(session->peer, sizeof(session->peer), "%s", peer->address);
-	log_event(LOG_LEVEL_INFO, session->id, "accept",
-		"connector=%s peer=%s port=%u local=%s%s%s", connector->name, session->peer,
-		peer->port, peer->local_text, who->partner == NULL ? "" : " partner=",
-		who->partner == NULL ? "" : who->partner->name);
+	(void)snprintf(session->peer, sizeof(session->peer), "%s", own->ends.address);
+	if (!who->is_balancer)
+		worker_log_accept(own, who);
 	link_init(&own->link);
 	list_append(&worker->open_sessions, &own->link);
 	session_open(session, &worker->net, fd);
 }
 
 /* EXCHANGE 2.1: who matches no connector is not served, and not spoken to. */
-static void worker_turn_away(const struct gate_answer *who, const struct worker_peer *peer, int fd)
+static void worker_log_stranger(const struct gate_answer *who, const char *session,
+	const char *peer, const char *local, const char *balancer)
 {
+	const bool is_announced = balancer != NULL;
+
 	STAT(sessions_unmatched);
-	if (who->is_excluded)
-		log_event(LOG_LEVEL_INFO, NULL, "refused",
-			"peer=%s local=%s why=excluded partner=%s", peer->address, peer->local_text,
-			who->partner->name);
-	else if (who->is_balancer)
-		log_event(LOG_LEVEL_INFO, NULL, "refused",
-			"connector=%s peer=%s local=%s why=no-proxy-header", who->connector->name,
-			peer->address, peer->local_text);
-	else
-		log_event(LOG_LEVEL_INFO, NULL, "refused", "peer=%s local=%s why=no-connector",
-			peer->address, peer->local_text);
-	(void)close(fd);
+	log_event(LOG_LEVEL_INFO, session, "refused", "peer=%s local=%s%s%s why=%s%s%s", peer,
+		local, is_announced ? " announced-by=" : "", is_announced ? balancer : "",
+		who->is_excluded ? "excluded" : "no-connector", who->is_excluded ? " partner=" : "",
+		who->is_excluded ? who->partner->name : "");
+}
+
+/*
+ * A session keeps the view that it began under. While nothing was said yet there is no reason to:
+ * the rules of now decide.
+ */
+static void worker_move_view(struct worker_session *own, struct view *view)
+{
+	own->view->sessions--;
+	own->view = view;
+	own->view->sessions++;
+}
+
+/* From here on the session is that client's, under that connector. */
+static void worker_become(struct worker_session *own, const struct receive_connector *connector,
+	const struct session_client *client, const char *peer)
+{
+	struct session *session = &own->session;
+
+	session->client = *client;
+	(void)snprintf(session->peer, sizeof(session->peer), "%s", peer);
+	session->tls_context = view_tls(own->view, connector);
+	session->authserv_id = own->view->world->policy->fqdn;
+	if (!session->has_begun)
+		session->is_front_end = worker_is_front_end(
+			connector, &client->ip, client->origin == CLIENT_SEEN ? own->ends.zone : 0);
+	proxy_move(&own->proxy, &(const struct proxy_options){.router = own->view->router,
+					.connector = connector->send_connector,
+					.session = session->id});
+	own->out_view->sessions--;
+	own->out_view = own->view;
+	own->out_view->sessions++;
+}
+
+static enum session_welcome worker_on_announced(
+	struct session *session, const struct session_client *client)
+{
+	struct worker_session *own = OWNER_OF(session, struct worker_session, session);
+	struct view *view = own->worker->view;
+	struct gate_answer who = {0};
+	char peer[ADDRESS_TEXT_BYTES];
+	const char *why;
+
+	(void)ip_print(&client->ip, peer, sizeof(peer));
+	/* Its TLS belongs to the view that it began under: it has to come again. */
+	if (session->has_begun && own->view != view) {
+		log_event(LOG_LEVEL_INFO, session->id, "refused", "peer=%s why=reloaded", peer);
+		return SESSION_OUTDATED;
+	}
+	if (!gate_ask_announced(view->world->gate, &own->ends.local, &client->ip, &who)) {
+		worker_log_stranger(
+			&who, session->id, peer, own->ends.local_text, session->announcer);
+		return SESSION_STRANGER;
+	}
+	if (session->has_begun && who.connector->tls == TLS_MODE_IMPLICIT &&
+		session->conn.facts.version == NULL) {
+		log_event(LOG_LEVEL_INFO, session->id, "refused", "connector=%s peer=%s why=no-tls",
+			who.connector->name, peer);
+		return SESSION_STRANGER;
+	}
+	quota_leave(&own->place);
+	worker_move_view(own, view);
+	session->connector = who.connector;
+	why = worker_enter(own->worker, who.connector, &client->ip, &own->place);
+	if (why != NULL) {
+		own->place = (struct quota_place){0};
+		worker_log_crowd(session->id, who.connector, peer, why);
+		return SESSION_CROWDED;
+	}
+	worker_become(own, who.connector, client, peer);
+	if (!session->has_begun)
+		worker_log_accept(own, &who);
+	return SESSION_WELCOME;
 }
 
 void worker_on_accept(struct listener *listener, int fd)
@@ -230,11 +349,12 @@ void worker_on_accept(struct listener *listener, int fd)
 	struct worker_peer peer;
 
 	if (!worker_read_ends(listener, fd, &peer) ||
-		!gate_ask(gate, &peer.local, &peer.ip, peer.zone, &who) || who.is_balancer) {
-		worker_turn_away(&who, &peer, fd);
+		!gate_ask(gate, &peer.local, &peer.ip, peer.zone, &who)) {
+		worker_log_stranger(&who, NULL, peer.address, peer.local_text, NULL);
+		(void)close(fd);
 		return;
 	}
-	own = worker_admit(worker, who.connector, &peer, fd);
+	own = worker_admit(worker, &who, &peer, fd);
 	if (own != NULL)
-		worker_open_session(worker, own, &who, &peer, fd);
+		worker_open_session(worker, own, &who, fd);
 }

@@ -17,12 +17,23 @@
 #include "relay/worker.h"
 #include <sys/signalfd.h>
 
+/* Both ends of an accepted connection. */
+struct worker_peer {
+	struct ip ip;
+	uint32_t zone;
+	uint16_t port;
+	char address[ADDRESS_TEXT_BYTES];
+	char local_text[ADDRESS_TEXT_BYTES + 10];
+	struct address local;
+};
+
 struct worker_session {
 	struct session session;
 	struct proxy proxy;
 	struct worker *worker;
-	struct view *view;     /* it began under */
-	struct view *out_view; /* its mail goes by */
+	struct worker_peer ends; /* of the connection; who the client is, session.client says */
+	struct view *view;       /* it began under */
+	struct view *out_view;   /* its mail goes by */
 	struct quota_place place;
 	struct link link;
 };

@@ -7,9 +7,9 @@
 # a mail server behind it (Postfix, from tests/peers). A message goes each way; the demo shows who
 # proved what, from the logs, the mailboxes, the protocol log and a capture of the wire. Then it
 # breaks things: strangers, a partner that lies, a partner without TLS, a certificate that is
-# revoked while a session is open. Where the machine's kernel has no TLS, the exchange is done once
-# more in User-Mode Linux, which has it. A line that begins with "ok" was checked; "FALSE" ends the
-# demo with status 1.
+# revoked while a session is open, addresses that may not even connect. Where the machine's kernel
+# has no TLS, the exchange is done once more in User-Mode Linux, which has it. A line that begins
+# with "ok" was checked; "FALSE" ends the demo with status 1.
 #
 # Needs build/release/postern and posternctl (make). Root is needed for Postfix and for the capture;
 # without it a small mail server of the demo's own stands in, and there is no capture. Only loopback
@@ -606,6 +606,23 @@ counted() {
 	claim "$(printf '%-30s %s' "$1" "$(field "$stats" "$1")")" test "$(field "$stats" "$1")" = "$2"
 }
 
+run_door() {
+	local status=0
+	heading "The door: partners' addresses in the kernel"
+	if [ "$(id -u)" != 0 ] || ! unshare --net --mount --pid --fork true 2>/dev/null; then
+		say "not shown: it needs root, and namespaces of its own"
+		return
+	fi
+	mkdir -p "$dir/door"
+	unshare --net --mount --pid --fork --mount-proc --kill-child \
+		tests/demo/door.sh "$dir/door" >"$dir/door.out" 2>&1 || status=$?
+	cat "$dir/door.out"
+	[ "$status" != 77 ] || return 0
+	true_count=$((true_count + $(grep -c '^   ok ' "$dir/door.out")))
+	false_count=$((false_count + $(grep -c '^   FALSE ' "$dir/door.out")))
+	claim "the door was shown to its end" test "$status" = 0
+}
+
 run_end() {
 	local stats
 	heading "The end"
@@ -656,6 +673,7 @@ run_demo() {
 	run_forger
 	run_downgrade
 	run_revocation
+	run_door
 	if [ -n "$guest_pid" ]; then
 		heading "Mail both ways once more, on a kernel that has TLS (User-Mode Linux)"
 		finish_guest

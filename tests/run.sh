@@ -10,8 +10,10 @@
 #   install  install and uninstall under a DESTDIR                     seconds
 #   matrix   build/release/e2e/matrix on this machine's kernel         a minute
 #   python   tests/e2e/test_*.py, each a file                          minutes
-#   kernel   the matrix in User-Mode Linux, records in the kernel      minutes, beside the others
-#   qemu     the matrix on Debian 13's kernel                          many minutes
+#   door     build/release/door/door: who is let in; needs root        minutes
+#   kernel   the matrix in User-Mode Linux, records in the kernel,     minutes, beside the others
+#            and the door there
+#   qemu     both on Debian 13's kernel                                many minutes
 #
 # A line for each test: "ok", "FAILED" with the end of its log, or "skipped: reason". The logs stay
 # in build/test-logs/VARIANT. A test that exits 77 is skipped, and the last line that it wrote is
@@ -26,10 +28,10 @@ export LC_ALL=C
 cd "$(dirname "$0")/.." || exit 2
 
 variant=${VARIANT:-release}
-all="lint unit install matrix python kernel"
+all="lint unit install matrix python door kernel"
 for suite; do
 	[[ " $all qemu " == *" $suite "* ]] || {
-		echo "usage: run.sh [lint|unit|install|matrix|python|kernel|qemu]..." >&2
+		echo "usage: run.sh [lint|unit|install|matrix|python|door|kernel|qemu]..." >&2
 		exit 2
 	}
 done
@@ -43,6 +45,7 @@ fi
 
 build=build/$variant
 driver=build/release/e2e/matrix # it only drives: the relay is what is sanitized
+door=build/release/door/door
 logs=build/test-logs/$variant
 factor=${SECONDS_FACTOR:-1}
 case $variant in
@@ -207,6 +210,16 @@ suite_python() {
 	cat "$(log_of e2e/rows)"
 }
 
+# Fewer and smaller changes where the relay is slower.
+suite_door() {
+	[ -x "$door" ] || return 0
+	case $variant in
+	release) run door/native 1200 "$door" --postern "$POSTERN" ;;
+	*) run door/native 1200 env POSTERN_DOOR_PREFIXES=10000 POSTERN_DOOR_REPLACES=5 \
+		"$door" --postern "$POSTERN" ;;
+	esac
+}
+
 # Sanitized programs do not run in User-Mode Linux: its address space is too small.
 begin_kernel() {
 	[ "$variant" = release ] && [ -x "$driver" ] || return 0
@@ -221,6 +234,13 @@ suite_kernel() {
 	# shellcheck disable=SC2046 # words
 	run kernel/rekey 120 tests/kernels/uml.sh --kernel newest --timeout 100 -- \
 		$(matrix kernel) --filter rekey/
+	run kernel/door-uml-6.1 900 env POSTERN_DOOR_PREFIXES=10000 POSTERN_DOOR_REPLACES=10 \
+		POSTERN_TEST_SLOW=$((2 * factor)) \
+		tests/kernels/uml.sh --timeout 880 -- "$door" --postern "$POSTERN"
+	# One program for a million questions to the kernel and to the relay's own trie.
+	[ ! -x "$build/unit/test_kernel_property" ] ||
+		run kernel/property-uml-6.1 400 tests/kernels/uml.sh --timeout 380 -- \
+			"$build/unit/test_kernel_property"
 	[ ! -x "$build/tools/tls_server" ] ||
 		run kernel/tls-server 600 env POSTERN_KTLS=on POSTERN_BUILD="$PWD/$build" \
 			tests/kernels/uml.sh --timeout 580 -- /usr/bin/python3 -m pytest -q -rs \
@@ -232,6 +252,9 @@ suite_qemu() {
 	# shellcheck disable=SC2046 # words
 	run kernel/qemu-debian13 1500 tests/kernels/qemu.sh --kernel debian13 --timeout 1440 \
 		--file "$POSTERN" --file "$PKI" -- $(matrix kernel)
+	run kernel/door-debian13 1500 env POSTERN_DOOR_PREFIXES=10000 POSTERN_DOOR_REPLACES=5 \
+		POSTERN_TEST_SLOW=$((5 * factor)) tests/kernels/qemu.sh --kernel debian13 \
+		--timeout 1440 --file "$POSTERN" -- "$PWD/$door" --postern "$POSTERN"
 }
 
 if wanted matrix || wanted python || wanted kernel || wanted qemu; then

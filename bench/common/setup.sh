@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# setup.sh: what bench/run.sh and bench/idle.sh share; sourced by them from the project's root.
+# setup.sh: what the scripts in bench/ share; sourced by them from the project's root.
 #
 # Makes a temporary folder with certificates, starts sink and Postern on loopback, and ends both
 # with the script, however that ends. Sets dir, sink_pid, sink_port, relay_pid, relay_port and

@@ -47,5 +47,14 @@
 /* Recipient commands sent ahead of their replies by one transaction. */
 #define PIPELINE_DEPTH_MAX 128
 
+/*
+ * A header of the PROXY protocol: version 2 allows 65,551 bytes; what balancers send, with all that
+ * they tell of TLS, is below 500. A small I/O buffer holds it and the record behind it.
+ */
+#define PROXY_HEADER_BYTES_MAX 2048
+
+/* How long it is waited for, however it trickles: balancers send it when they have connected. */
+#define PROXY_HEADER_TIMEOUT_MS 5000
+
 _Static_assert(IOBUF_SMALL_BYTES >= TLS_RECORD_BYTES_MAX, "a small buffer must hold one record");
 _Static_assert(IOBUF_BULK_BYTES >= BULK_PLAIN_BYTES + 4 * 64, "four records with their overhead");

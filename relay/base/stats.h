@@ -16,6 +16,10 @@
 	X(sessions_refused)        /* inbound connections answered 421: no room for them */      \
 	X(sessions_refused_source) /* of these, for the limits of one source */                  \
 	X(sessions_unmatched)      /* closed unserved: no receive connector is for that peer */  \
+	X(proxy_headers)           /* connections that a balancer has announced */               \
+	X(proxy_headers_bad)       /* closed: no whole and right PROXY header came in time */    \
+	X(xclients)                /* clients that a front end has announced */                  \
+	X(xclient_refused)         /* XCLIENT of those who may not use it */                     \
 	X(quota_untracked)         /* sessions whose source was not counted: too many sources */ \
 	X(sessions_timed_out)      /* ended by a deadline */                                     \
 	X(protocol_errors)         /* commands answered 5xx for their form or order */           \
@@ -56,6 +60,7 @@
 	X(nexthop_secured)          /* sessions with a next hop that proved to be a partner */   \
 	X(messages_sent_secured)    /* messages that such a session took */                      \
 	X(secure_send_refused)      /* deliveries refused: their domain needs a secured path */  \
+	X(nexthop_identity_refused) /* sessions ended: the next hop does not hear who it is */   \
 	X(tls_downgraded)           /* sessions begun again in clear after a failed handshake */ \
 	X(dns_queries)              /* questions asked of the name servers, or of their cache */ \
 	X(dns_failed)               /* domains whose servers could not be looked up */           \

@@ -57,10 +57,20 @@ void nexthop_release(struct nexthop *nexthop)
 	nexthop_check_unused(nexthop);
 }
 
-void lease_init(struct lease *lease, const struct lease_events *events)
+void lease_init(struct lease *lease, const struct lease_events *events, struct principal *principal)
 {
 	link_init(&lease->link);
 	lease->events = events;
+	lease->principal = principal;
+}
+
+/* It does not wait any more. */
+static void nexthop_unwait(struct nexthop *nexthop, struct lease *lease)
+{
+	link_remove(&lease->link);
+	nexthop->waiting_count--;
+	lease->principal->waiting = NULL;
+	lease->principal->lease = NULL;
 }
 
 /* Hosts. */
@@ -73,7 +83,6 @@ static uint64_t nexthop_now(const struct nexthop *nexthop)
 void nexthop_resolved(struct nexthop *nexthop, enum resolve_status status)
 {
 	const struct resolve *resolve = nexthop->hosts.resolve;
-	struct link *link;
 
 	log_event(status == RESOLVE_OK ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, NULL, "nexthop-dns",
 		"connector=%s domain=%s status=%s addresses=%u", nexthop->hosts.connector->name,
@@ -85,10 +94,10 @@ void nexthop_resolved(struct nexthop *nexthop, enum resolve_status status)
 	}
 	resolve_reply(status, nexthop->domain, nexthop->refusal, sizeof(nexthop->refusal));
 	nexthop_hold(nexthop);
-	while ((link = list_take(&nexthop->waiting)) != NULL) {
-		struct lease *lease = OWNER_OF(link, struct lease, link);
+	while (!list_is_empty(&nexthop->waiting)) {
+		struct lease *lease = OWNER_OF(nexthop->waiting.next, struct lease, link);
 
-		nexthop->waiting_count--;
+		nexthop_unwait(nexthop, lease);
 		lease->events->on_refused(lease, span_of(nexthop->refusal));
 	}
 	nexthop_release(nexthop);
@@ -140,6 +149,7 @@ static void nexthop_free(struct nexthop_client *own)
 	struct outlet *outlet = nexthop->outlet;
 
 	link_remove(&own->in_all);
+	link_remove(&own->in_principal);
 	nexthop_unidle(own);
 	host_session_leave(&own->session);
 	pool_put(&outlet->clients, own);
@@ -151,7 +161,7 @@ static void nexthop_free(struct nexthop_client *own)
 }
 
 /* A session that is on its way; -EAGAIN: the connector has as many as it may have. */
-static int nexthop_open_one(struct nexthop *nexthop)
+static int nexthop_open_one(struct nexthop *nexthop, struct principal *principal)
 {
 	struct outlet *outlet = nexthop->outlet;
 	struct nexthop_client *own = pool_take(&outlet->clients);
@@ -167,8 +177,13 @@ static int nexthop_open_one(struct nexthop *nexthop)
 	link_init(&own->in_idle);
 	link_init(&own->in_waiting);
 	link_init(&own->in_all);
+	link_init(&own->in_principal);
+	own->principal = NULL;
+	if (principal != NULL)
+		principal_adopt(principal, own);
 	rc = nexthop_open_at(own, false);
 	if (rc < 0) {
+		link_remove(&own->in_principal);
 		host_session_leave(&own->session);
 		pool_put(&outlet->clients, own);
 		return rc;
@@ -180,17 +195,26 @@ static int nexthop_open_one(struct nexthop *nexthop)
 	return 0;
 }
 
-static void nexthop_refuse_first(struct nexthop *nexthop)
+static void nexthop_refuse(struct nexthop *nexthop, struct lease *lease)
 {
-	struct link *link = list_take(&nexthop->waiting);
-	struct lease *lease;
-
-	if (link == NULL)
-		return;
-	nexthop->waiting_count--;
-	lease = OWNER_OF(link, struct lease, link);
+	nexthop_unwait(nexthop, lease);
 	lease->events->on_refused(
 		lease, span_of(nexthop->refusal[0] != '\0' ? nexthop->refusal : reply_unreached));
+}
+
+static void nexthop_refuse_first(struct nexthop *nexthop)
+{
+	if (!list_is_empty(&nexthop->waiting))
+		nexthop_refuse(nexthop, OWNER_OF(nexthop->waiting.next, struct lease, link));
+}
+
+/* Whoever this client was opened for hears that it came to nothing. */
+static void nexthop_refuse_for(const struct nexthop_client *own)
+{
+	if (!nexthop_is_personal(own->nexthop))
+		nexthop_refuse_first(own->nexthop);
+	else if (nexthop_is_wanted(own))
+		nexthop_refuse(own->nexthop, own->principal->lease);
 }
 
 /* The limit is reached: an idle session of another destination makes room. */
@@ -203,18 +227,49 @@ static void nexthop_starve(struct nexthop *nexthop)
 	(void)outlet_end_idle(outlet, "needed-elsewhere");
 }
 
+/* A session for each who waits: another's is of no use. */
+static void nexthop_open_personal(struct nexthop *nexthop)
+{
+	struct link *link;
+	struct link *after;
+
+	LIST_FOR_EACH (link, after, &nexthop->waiting) {
+		struct lease *lease = OWNER_OF(link, struct lease, link);
+		int rc;
+
+		if (principal_is_opening(lease->principal, nexthop))
+			continue;
+		rc = nexthop_open_one(nexthop, lease->principal);
+		if (rc == -EAGAIN) {
+			nexthop_starve(nexthop);
+			return;
+		}
+		if (rc < 0) {
+			(void)snprintf(
+				nexthop->refusal, sizeof(nexthop->refusal), "%s", reply_unreached);
+			nexthop_refuse(nexthop, lease);
+		}
+	}
+}
+
 static void nexthop_open_wanted(struct nexthop *nexthop)
 {
+	const bool is_personal = nexthop_is_personal(nexthop);
 	int rc = 0;
 
-	if (nexthop->opening_count >= nexthop->waiting_count)
+	if (nexthop->waiting_count == 0 ||
+		(!is_personal && nexthop->opening_count >= nexthop->waiting_count))
 		return;
 	if (!hosts_are_known(&nexthop->hosts, nexthop_now(nexthop))) {
 		hosts_ask(&nexthop->hosts, nexthop->domain);
 		return;
 	}
+	if (is_personal) {
+		nexthop_open_personal(nexthop);
+		return;
+	}
 	while (rc == 0 && nexthop->opening_count < nexthop->waiting_count)
-		rc = nexthop_open_one(nexthop);
+		rc = nexthop_open_one(nexthop, NULL);
 	if (rc == -EAGAIN) {
 		nexthop_starve(nexthop);
 		return;
@@ -231,15 +286,20 @@ static void nexthop_serve(struct task *task)
 {
 	struct nexthop *nexthop = OWNER_OF(task, struct nexthop, task);
 	struct outlet *outlet = nexthop->outlet;
-	struct client *client;
+	struct link *link;
+	struct link *after;
 
 	/* What is called may let go of the destination. */
 	nexthop_hold(nexthop);
-	while (!list_is_empty(&nexthop->waiting) && (client = nexthop_take(nexthop)) != NULL) {
-		struct lease *lease = OWNER_OF(nexthop->waiting.next, struct lease, link);
+	LIST_FOR_EACH (link, after, &nexthop->waiting) {
+		struct lease *lease = OWNER_OF(link, struct lease, link);
+		struct client *client = nexthop_take(nexthop, lease->principal);
 
-		link_remove(&lease->link);
-		nexthop->waiting_count--;
+		if (client == NULL && !nexthop_is_personal(nexthop))
+			break;
+		if (client == NULL)
+			continue;
+		nexthop_unwait(nexthop, lease);
 		lease->events->on_leased(lease, client);
 	}
 	nexthop_open_wanted(nexthop);
@@ -257,6 +317,9 @@ static void nexthop_serve(struct task *task)
 void nexthop_ask(struct nexthop *nexthop, struct lease *lease)
 {
 	ASSERT(!link_is_queued(&lease->link) && nexthop->users > 0);
+	ASSERT(lease->principal->waiting == NULL);
+	lease->principal->waiting = nexthop;
+	lease->principal->lease = lease;
 	list_append(&nexthop->waiting, &lease->link);
 	nexthop->waiting_count++;
 	loop_task_add(nexthop->outlet->net->loop, &nexthop->task);
@@ -264,10 +327,8 @@ void nexthop_ask(struct nexthop *nexthop, struct lease *lease)
 
 void nexthop_cancel(struct nexthop *nexthop, struct lease *lease)
 {
-	if (!link_is_queued(&lease->link))
-		return;
-	link_remove(&lease->link);
-	nexthop->waiting_count--;
+	if (link_is_queued(&lease->link))
+		nexthop_unwait(nexthop, lease);
 }
 
 /* The certificate has expired or was revoked while the session was idle. */
@@ -280,12 +341,22 @@ static void nexthop_end_disproved(struct nexthop_client *own)
 	client_quit(&own->client);
 }
 
-struct client *nexthop_take(struct nexthop *nexthop)
+/* The idle client that would be used next. */
+static struct nexthop_client *nexthop_find_idle(
+	const struct nexthop *nexthop, struct principal *principal)
 {
-	while (!list_is_empty(&nexthop->idle)) {
-		struct nexthop_client *own =
-			OWNER_OF(nexthop->idle.next, struct nexthop_client, in_idle);
+	if (nexthop_is_personal(nexthop))
+		return principal_find_idle(principal, nexthop);
+	if (list_is_empty(&nexthop->idle))
+		return NULL;
+	return OWNER_OF(nexthop->idle.next, struct nexthop_client, in_idle);
+}
 
+struct client *nexthop_take(struct nexthop *nexthop, struct principal *principal)
+{
+	struct nexthop_client *own;
+
+	while ((own = nexthop_find_idle(nexthop, principal)) != NULL) {
 		nexthop_unidle(own);
 		if (!client_is_still_proved(&own->client)) {
 			nexthop_end_disproved(own);
@@ -307,6 +378,8 @@ static bool nexthop_is_reusable(const struct nexthop_client *own)
 	const struct outlet *outlet = own->nexthop->outlet;
 	uint64_t age_ms = loop_now_ms(outlet->net->loop) - own->client.opened_ms;
 
+	if (nexthop_is_personal(own->nexthop) && own->principal == NULL)
+		return false;
 	return !outlet->is_draining && own->client.state == CLIENT_READY &&
 	       !conn_is_worn(&own->client.conn) &&
 	       own->client.message_count < outlet->connector->max_messages_per_connection &&
@@ -335,7 +408,7 @@ static void nexthop_keep(struct nexthop_client *own)
 	client_idle_until(&own->client,
 		loop_now_ms(outlet->net->loop) + outlet->connector->connection_idle_ms);
 	nexthop_idle(own);
-	if (nexthop->waiting_count > 0)
+	if (nexthop_is_wanted(own))
 		loop_task_add(outlet->net->loop, &nexthop->task);
 	else if (!list_is_empty(&outlet->starved))
 		(void)outlet_end_idle(outlet, "needed-elsewhere");
@@ -391,7 +464,7 @@ static void nexthop_on_ready(struct client *client)
 		client->connector->name, client->host, client->is_secured ? "yes" : "no",
 		client->requirement->partner != NULL ? " secured=" : "",
 		client->requirement->partner != NULL ? client->requirement->domain : "");
-	if (nexthop->waiting_count == 0) {
+	if (!nexthop_is_wanted(own)) {
 		nexthop_keep(own);
 		return;
 	}
@@ -475,6 +548,8 @@ static bool nexthop_try_again(struct nexthop_client *own)
 
 	if (!own->is_opening || nexthop->outlet->is_draining)
 		return false;
+	if (nexthop_is_personal(nexthop) && own->principal == NULL)
+		return false;
 	if (client_may_downgrade(&own->client)) {
 		if (nexthop_open_at(own, true) == 0)
 			return true;
@@ -500,7 +575,7 @@ static void nexthop_on_closed(struct client *client)
 	nexthop_hold(nexthop);
 	if (own->is_opening) {
 		nexthop->opening_count--;
-		nexthop_refuse_first(nexthop);
+		nexthop_refuse_for(own);
 	}
 	nexthop_free(own);
 	nexthop_release(nexthop);

@@ -12,7 +12,9 @@
  *
  * A destination is a send connector and what its sessions must be (struct send_requirement):
  * a session that was good enough for one domain is never used for another that asks for
- * more. Its hosts are the connector's smart hosts, or those that DNS names for the domain,
+ * more. Nor is one that speaks for a client of ours (client-identity) ever used for another: it
+ * belongs to a principal, ends with it, and when something else is to be said of the client.
+ * Its hosts are the connector's smart hosts, or those that DNS names for the domain,
  * looked up again when that answer is old. All destinations of a connector share its outlet: one
  * limit of clients, one TLS context. Where the limit is reached, the session of another
  * destination that was idle for the longest time ends, and who came first is served first.
@@ -33,10 +35,29 @@ struct lease_events {
 	void (*on_refused)(struct lease *lease, struct span reply);
 };
 
+/*
+ * Whom a session speaks for, where the connector has client-identity; elsewhere it is not looked
+ * at. Embedded in whoever serves one client of ours, who has one wish at a time.
+ */
+struct principal {
+	/* What is known of the client now. */
+	void (*identify)(struct principal *principal, struct identity *out);
+	struct link clients;     /* of struct nexthop_client: opened for it */
+	struct nexthop *waiting; /* where its wish waits */
+	struct lease *lease;
+};
+
+void principal_init(struct principal *principal,
+	void (*identify)(struct principal *principal, struct identity *out));
+
+/* The client has gone, or is another: sessions opened for it end, those in use when put back. */
+void principal_end(struct principal *principal);
+
 /* A wish for a client; embedded in whoever has it. */
 struct lease {
 	struct link link;
 	const struct lease_events *events;
+	struct principal *principal;
 };
 
 /* What all destinations of one send connector share. */
@@ -130,7 +151,8 @@ void nexthop_release(struct nexthop *nexthop);
 /* The lookup of its hosts has ended. */
 void nexthop_resolved(struct nexthop *nexthop, enum resolve_status status);
 
-void lease_init(struct lease *lease, const struct lease_events *events);
+void lease_init(
+	struct lease *lease, const struct lease_events *events, struct principal *principal);
 
 /*
  * Asks for a client; on_leased or on_refused comes from the loop, never from
@@ -142,7 +164,7 @@ void nexthop_ask(struct nexthop *nexthop, struct lease *lease);
  * Takes an idle client at once, or returns NULL. Whom it is connected to is judged again: idle
  * clients whose certificate is not good any more end here.
  */
-struct client *nexthop_take(struct nexthop *nexthop);
+struct client *nexthop_take(struct nexthop *nexthop, struct principal *principal);
 
 /* No longer wanted. Harmless when it does not wait. */
 void nexthop_cancel(struct nexthop *nexthop, struct lease *lease);

@@ -62,7 +62,7 @@ bool outlet_end_idle(struct outlet *outlet, const char *why)
 		struct nexthop_client *own = OWNER_OF(link, struct nexthop_client, in_waiting);
 
 		/* It is about to be given to somebody who waits for it. */
-		if (own->nexthop->waiting_count > 0 && !outlet->is_draining)
+		if (nexthop_is_wanted(own) && !outlet->is_draining)
 			continue;
 		nexthop_unidle(own);
 		nexthop_log_end(own, why);

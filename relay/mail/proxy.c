@@ -206,7 +206,7 @@ static void proxy_begin_on(struct proxy *proxy, struct client *client)
 /* The transaction begins on an idle session, or waits for one. */
 static void proxy_start(struct proxy *proxy)
 {
-	struct client *client = nexthop_take(proxy->nexthop);
+	struct client *client = nexthop_take(proxy->nexthop, &proxy->principal);
 
 	proxy->attempts = 0;
 	proxy->is_answered = false;
@@ -499,6 +499,13 @@ static const struct sink_ops proxy_ops = {
 	.abandon = proxy_abandon,
 };
 
+static void proxy_identify(struct principal *principal, struct identity *out)
+{
+	struct proxy *proxy = OWNER_OF(principal, struct proxy, principal);
+
+	proxy->sink.events->identify(&proxy->sink, out);
+}
+
 /* The destination of all mail, if there is one. */
 static void proxy_fix(struct proxy *proxy)
 {
@@ -518,13 +525,15 @@ static void proxy_fix(struct proxy *proxy)
 void proxy_init(struct proxy *proxy, const struct proxy_options *options)
 {
 	*proxy = (struct proxy){.sink.ops = &proxy_ops, .options = *options, .state = PROXY_IDLE};
-	lease_init(&proxy->lease, &proxy_lease_events);
+	principal_init(&proxy->principal, proxy_identify);
+	lease_init(&proxy->lease, &proxy_lease_events, &proxy->principal);
 	proxy_fix(proxy);
 }
 
 void proxy_move(struct proxy *proxy, const struct proxy_options *options)
 {
 	ASSERT(proxy->state == PROXY_IDLE && proxy->client == NULL);
+	principal_end(&proxy->principal);
 	if (proxy->fixed != NULL)
 		nexthop_release(proxy->fixed);
 	proxy->options = *options;
@@ -534,6 +543,7 @@ void proxy_move(struct proxy *proxy, const struct proxy_options *options)
 void proxy_fini(struct proxy *proxy)
 {
 	proxy_abandon(&proxy->sink);
+	principal_end(&proxy->principal);
 	if (proxy->fixed != NULL)
 		nexthop_release(proxy->fixed);
 }

@@ -46,6 +46,7 @@ struct proxy_options {
 struct proxy {
 	struct sink sink;
 	struct lease lease;
+	struct principal principal; /* the session's client, for a next hop that is to know it */
 	struct proxy_options options;
 	struct nexthop *fixed;   /* the destination of all mail, or NULL */
 	struct nexthop *nexthop; /* the transaction's destination, held; NULL: not known yet */

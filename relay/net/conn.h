@@ -220,6 +220,13 @@ NODISCARD int conn_start_tls(struct conn *conn, const struct tls_context *contex
 	struct ssl_session_st **slot);
 
 /*
+ * What was received and not consumed is the beginning of the peer's handshake: it came behind what
+ * was for us in clear (a PROXY header). Between the two only conn_start_tls() may be called. That
+ * is not for STARTTLS, where such bytes are an attack.
+ */
+void conn_keep_for_tls(struct conn *conn);
+
+/*
  * After on_tls: lets the kernel have what mode says; on_record follows, at once
  * or when it is settled. why_not is logged when mode is KTLS_OFF.
  */

@@ -48,6 +48,15 @@ void handshake_free_tls(struct conn *conn)
 	conn->tls = NULL;
 }
 
+void conn_keep_for_tls(struct conn *conn)
+{
+	ASSERT(conn->state == CONN_OPEN && conn->tls == NULL && conn->rx == &record_plain);
+	ASSERT(conn->raw_start == conn->raw_end && !conn->recv_op.in_flight);
+	conn->raw_start = conn->in_start;
+	conn->raw_end = conn->in_end;
+	conn->in_end = conn->in_start;
+}
+
 int conn_start_tls(struct conn *conn, const struct tls_context *context, const char *host,
 	struct ssl_session_st **slot)
 {
@@ -72,10 +81,14 @@ int conn_start_tls(struct conn *conn, const struct tls_context *context, const c
 	conn->is_hello_due = !context->is_server;
 	conn->is_bulk_in = false;
 	conn->is_bulk_out = false;
-	if (context->is_server)
-		conn->rx->recv(conn);
-	else
+	if (!context->is_server) {
 		handshake_run(conn);
+	} else if (conn->raw_start < conn->raw_end) {
+		conn->pending |= CONN_PENDING_HANDSHAKE;
+		loop_task_add(conn->net->loop, &conn->task);
+	} else {
+		conn->rx->recv(conn);
+	}
 	return 0;
 }
 

@@ -62,3 +62,12 @@ struct peer *tls_facts_read(struct tls *tls, const char *name, time_t now, struc
 	(void)tls_facts_judge(out, peer, name, now);
 	return peer;
 }
+
+void tls_server_name(const struct tls *tls, char *out, size_t out_bytes)
+{
+	const char *name = SSL_get_servername(tls->ssl, TLSEXT_NAMETYPE_host_name);
+
+	out[0] = '\0';
+	if (name != NULL && strlen(name) < out_bytes)
+		(void)snprintf(out, out_bytes, "%s", name);
+}

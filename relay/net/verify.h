@@ -52,3 +52,6 @@ struct peer *tls_facts_read(struct tls *tls, const char *name, time_t now, struc
  */
 enum verdict tls_facts_judge(
 	struct tls_facts *facts, struct peer *peer, const char *name, time_t now);
+
+/* The host name that the client asked for (SNI, RFC 6066 3); "" if none, or if it is too long. */
+void tls_server_name(const struct tls *tls, char *out, size_t out_bytes);

@@ -48,8 +48,8 @@ static enum verdict admission_judge_by(
 
 	if (trust == NULL)
 		return VERDICT_UNTRUSTED_ROOT;
-	verdict = trust_judge(
-		trust, inquiry->session->conn.peer, PEER_IS_CLIENT, inquiry->now, &is_pending);
+	verdict = trust_judge(trust, session_certificate(inquiry->session), PEER_IS_CLIENT,
+		inquiry->now, &is_pending);
 	return is_pending && inquiry->may_wait ? VERDICT_NOT_ASKED : verdict;
 }
 
@@ -68,17 +68,18 @@ static enum verdict admission_judge_for_connector(
 {
 	const struct session *session = inquiry->session;
 	const struct trust_set *trusts = session->world->trusts;
+	const struct peer *certificate = session_certificate(session);
 	enum verdict verdict;
 
 	if (connector->client_certificate == CLIENT_CERTIFICATE_NONE)
 		return VERDICT_NOT_ASKED;
-	if (session->conn.peer == NULL)
+	if (certificate == NULL)
 		return VERDICT_EMPTY;
 	verdict = admission_judge_by(inquiry, admission_is_current(session, connector)
 						      ? trusts->receive[connector->index]
 						      : NULL);
 	if (verdict == VERDICT_VALID && connector->tls_domain != NULL &&
-		!names_have(&session->conn.peer->names, connector->tls_domain))
+		!names_have(&certificate->names, connector->tls_domain))
 		return VERDICT_SUBJECT_MISMATCH;
 	return verdict;
 }
@@ -86,16 +87,17 @@ static enum verdict admission_judge_for_connector(
 static struct admit_peer admission_peer(
 	struct admission_inquiry *inquiry, const struct receive_connector *connector)
 {
-	const struct conn *conn = &inquiry->session->conn;
-	struct admit_peer peer = {.is_tls = conn->facts.version != NULL,
-		.has_certificate = conn->peer != NULL,
+	const struct session *session = inquiry->session;
+	const struct peer *certificate = session_certificate(session);
+	struct admit_peer peer = {.is_tls = session->conn.facts.version != NULL,
+		.has_certificate = certificate != NULL,
 		.connector_verdict = admission_judge_for_connector(inquiry, connector),
 		.judge = admission_judge_for_partner,
 		.arg = inquiry};
 
-	if (conn->peer != NULL) {
-		peer.names = conn->peer->names;
-		peer.spki = conn->peer->spki;
+	if (certificate != NULL) {
+		peer.names = certificate->names;
+		peer.spki = certificate->spki;
 	}
 	return peer;
 }

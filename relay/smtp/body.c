@@ -58,21 +58,31 @@ void session_discard(struct session *session, struct span reply)
 	session->sink->ops->abandon(session->sink);
 }
 
+/* The TLS of a front end's session is not the client's: nothing is said of that. */
+static const struct tls_facts *body_facts(const struct session *session)
+{
+	static const struct tls_facts none;
+
+	return session->client.origin == CLIENT_BY_XCLIENT ? &none : &session->conn.facts;
+}
+
 static struct trace body_trace(const struct session *session)
 {
-	const struct tls_facts *facts = &session->conn.facts;
+	const struct tls_facts *facts = body_facts(session);
+	const struct session_client *client = &session->client;
+	const struct peer *certificate = session_certificate(session);
 
-	return (struct trace){.helo = span_of(session->helo),
+	return (struct trace){.helo = span_of(session_helo(session)),
 		.peer_address = session->peer,
 		.fqdn = session->connector->fqdn,
 		.connector = session->connector->name,
 		.session_id = session->id,
-		.is_extended = session->is_extended,
+		.is_extended = client->has_proto ? client->is_extended : session->is_extended,
 		.is_utf8 = session->transaction.is_utf8,
 		.tls_version = facts->version,
 		.tls_cipher = facts->cipher,
 		.tls_bits = facts->cipher_bits,
-		.client_subject = session->conn.peer != NULL ? session->conn.peer->subject : NULL,
+		.client_subject = certificate != NULL ? certificate->subject : NULL,
 		.client_is_verified = facts->verdict == VERDICT_VALID ||
 				      session->transaction.grant.role == ROLE_PARTNER,
 		.client_domain = session->transaction.grant.role == ROLE_PARTNER
@@ -89,8 +99,8 @@ static struct stamp body_stamp(const struct session *session)
 	return (struct stamp){.fqdn = session->authserv_id,
 		.role = grant->role,
 		.domain = grant->domain,
-		.tls_version = session->conn.facts.version,
-		.tls_cipher = session->conn.facts.cipher};
+		.tls_version = body_facts(session)->version,
+		.tls_cipher = body_facts(session)->cipher};
 }
 
 /* Counters begin, and our fields go in front of the message. */

@@ -8,12 +8,13 @@
 static const uint16_t client_next[CLIENT_STATE_COUNT] = {
 	[CLIENT_CONNECT] = BIT(CLIENT_GREETING) | BIT(CLIENT_PROOF) | BIT(CLIENT_QUIT),
 	[CLIENT_GREETING] = BIT(CLIENT_EHLO) | BIT(CLIENT_HELO) | BIT(CLIENT_QUIT),
-	[CLIENT_EHLO] =
-		BIT(CLIENT_HELO) | BIT(CLIENT_STARTTLS) | BIT(CLIENT_READY) | BIT(CLIENT_QUIT),
+	[CLIENT_EHLO] = BIT(CLIENT_HELO) | BIT(CLIENT_STARTTLS) | BIT(CLIENT_XCLIENT) |
+			BIT(CLIENT_READY) | BIT(CLIENT_QUIT),
 	[CLIENT_HELO] = BIT(CLIENT_READY) | BIT(CLIENT_QUIT),
 	[CLIENT_STARTTLS] = BIT(CLIENT_TLS) | BIT(CLIENT_QUIT),
 	[CLIENT_TLS] = BIT(CLIENT_EHLO) | BIT(CLIENT_PROOF) | BIT(CLIENT_QUIT),
 	[CLIENT_PROOF] = BIT(CLIENT_EHLO) | BIT(CLIENT_GREETING) | BIT(CLIENT_QUIT),
+	[CLIENT_XCLIENT] = BIT(CLIENT_EHLO) | BIT(CLIENT_QUIT),
 	[CLIENT_READY] = BIT(CLIENT_QUIT),
 	[CLIENT_QUIT] = BIT(CLIENT_QUIT),
 };
@@ -164,19 +165,6 @@ static void client_say_helo(struct client *client)
 	client_say(client, "HELO", client->connector->fqdn);
 }
 
-/* The host name for SNI, without its port; an address is no host name (RFC 6066 3). */
-static bool client_sni(const struct client *client, char out[NAME_BYTES_MAX])
-{
-	size_t len = strcspn(client->host, ":");
-
-	if (client->host[0] == '[' || len >= NAME_BYTES_MAX ||
-		strspn(client->host, "0123456789.") == len)
-		return false;
-	memcpy(out, client->host, len);
-	out[len] = '\0';
-	return true;
-}
-
 static void client_begin_tls(struct client *client)
 {
 	char name[NAME_BYTES_MAX];
@@ -209,6 +197,36 @@ static void client_lacks_tls(struct client *client, const char *why, const char 
 	client_fail(client, why);
 }
 
+static void client_fail_xclient(struct client *client, const char *why, const char *words)
+{
+	client_lacks_xclient(client, words);
+	client_say_quit(client);
+	client_fail(client, why);
+}
+
+static void client_say_xclient(struct client *client)
+{
+	char line[XCLIENT_COMMAND_BYTES_MAX + 1];
+
+	if (client_compose_xclient(client, line) == NULL) {
+		client_fail_xclient(client, "xclient-not-offered", "does not offer XCLIENT");
+		return;
+	}
+	client_enter(client, CLIENT_XCLIENT);
+	client_command(client, span_of(line));
+	client_flush(client);
+}
+
+/* It greets again, and everything begins anew but TLS. */
+static void client_on_xclient(struct client *client, const struct reply *reply)
+{
+	client->is_announced = reply->code == 220;
+	if (client->is_announced)
+		client_say_ehlo(client);
+	else
+		client_fail_xclient(client, "xclient-refused", "refused XCLIENT");
+}
+
 /* EHLO was answered 250: TLS first if there is to be any, then it is usable. */
 static void client_on_offer(struct client *client, const struct reply *reply)
 {
@@ -224,6 +242,10 @@ static void client_on_offer(struct client *client, const struct reply *reply)
 		client_lacks_tls(client, "starttls-not-offered", "did not offer it");
 		return;
 	}
+	if (client_owes_xclient(client)) {
+		client_say_xclient(client);
+		return;
+	}
 	client_enter(client, CLIENT_READY);
 	client->events->on_ready(client);
 }
@@ -231,7 +253,10 @@ static void client_on_offer(struct client *client, const struct reply *reply)
 /* An EHLO that was not understood: HELO may do, where nothing that it lacks is needed. */
 static void client_on_no_ehlo(struct client *client, const struct reply *reply)
 {
-	if (reply->code >= 500 && !client->is_secured && !client->requirement->needs_tls)
+	if (client->connector->client_identity == CLIENT_IDENTITY_XCLIENT)
+		client_fail_xclient(
+			client, "ehlo-refused", "refused EHLO, so that there is no XCLIENT");
+	else if (reply->code >= 500 && !client->is_secured && !client->requirement->needs_tls)
 		client_say_helo(client);
 	else
 		client_fail(client, "ehlo-refused");
@@ -257,7 +282,8 @@ static void client_on_setup_reply(struct client *client, const struct reply *rep
 	case CLIENT_GREETING:
 		if (reply->code != 220)
 			client_fail(client, "greeting-refused");
-		else if (client->connector->force_helo && !client->requirement->needs_tls)
+		else if (client->connector->force_helo && !client->requirement->needs_tls &&
+			 !client_owes_xclient(client))
 			client_say_helo(client);
 		else
 			client_say_ehlo(client);
@@ -279,6 +305,9 @@ static void client_on_setup_reply(struct client *client, const struct reply *rep
 		break;
 	case CLIENT_STARTTLS:
 		client_on_starttls(client, reply);
+		break;
+	case CLIENT_XCLIENT:
+		client_on_xclient(client, reply);
 		break;
 	case CLIENT_CONNECT:
 	case CLIENT_TLS:
@@ -358,12 +387,14 @@ static void client_on_connected(struct conn *conn, int result)
 	}
 	client_log_open(client);
 	client_restart_deadline(client);
-	if (client->connector->implicit_tls) {
+	client_write_header(client);
+	conn_flush(conn);
+	if (!client->connector->implicit_tls) {
+		client_enter(client, CLIENT_GREETING);
+		conn_read(conn);
+	} else if (conn_is_drained(conn)) {
 		client_begin_tls(client);
-		return;
 	}
-	client_enter(client, CLIENT_GREETING);
-	conn_read(conn);
 }
 
 /* The peer is not who it must be: no MAIL, and goodbye. */
@@ -440,6 +471,8 @@ static void client_on_drained(struct conn *conn)
 
 	if (client->state == CLIENT_READY)
 		client->events->on_drained(client);
+	else if (client->state == CLIENT_CONNECT)
+		client_begin_tls(client); /* the header has left */
 }
 
 /* In state TLS, or later by a broken record. */
@@ -503,6 +536,7 @@ static void client_on_timeout(struct conn *conn)
 	case CLIENT_EHLO:
 	case CLIENT_HELO:
 	case CLIENT_STARTTLS:
+	case CLIENT_XCLIENT:
 	case CLIENT_QUIT:
 	case CLIENT_STATE_COUNT:
 		client_fail(client, "timeout");
@@ -543,6 +577,7 @@ int client_open(struct client *client, struct conn_net *net, const struct addres
 	if (rc < 0)
 		return rc;
 	client->state = CLIENT_CONNECT;
+	client->is_announced = false;
 	client->is_secured = false;
 	client->has_tls_failed = false;
 	client->status = NULL;

@@ -4,7 +4,7 @@
 /*
  * client.h: one SMTP session with a next hop, as its client.
  *
- *   CONNECT --> GREETING --> EHLO --+--------------------------> READY --> QUIT
+ *   CONNECT --> GREETING --> EHLO --+----> (XCLIENT, EHLO) ----> READY --> QUIT
  *                             ^     |                              ^
  *                             |     +--> STARTTLS --> TLS          |
  *                             |                        |           |
@@ -17,6 +17,10 @@
  * order; any number may be under way (RFC 2920), so there are two cursors: what
  * was written, and how many answers are owed.
  *
+ * With client-identity the session speaks for one client, and says so before it is READY: in a
+ * PROXY header, the first bytes of the connection, or with XCLIENT, under TLS if there is TLS. A
+ * next hop that does not hear it gets no mail, which it would take for ours.
+ *
  * Owns its conn. Fails by on_failed (before READY) or on_lost (after); the
  * owner then waits for on_closed.
  */
@@ -25,16 +29,18 @@
 #include "relay/base/protolog.h"
 #include "relay/net/conn.h"
 #include "relay/pki/trust.h"
+#include "relay/smtp/identity.h"
 #include "relay/smtp/reply.h"
 
 enum client_state {
-	CLIENT_CONNECT,  /* TCP, and TLS if it is implicit */
+	CLIENT_CONNECT,  /* TCP, the PROXY header, and TLS if it is implicit */
 	CLIENT_GREETING, /* the peer's 220 is awaited */
 	CLIENT_EHLO,     /* the answer to EHLO is awaited */
 	CLIENT_HELO,     /* EHLO was not understood; the answer to HELO is awaited */
 	CLIENT_STARTTLS, /* the answer to STARTTLS is awaited */
 	CLIENT_TLS,      /* handshake */
 	CLIENT_PROOF,    /* under TLS; a revocation list that its certificate needs is awaited */
+	CLIENT_XCLIENT,  /* the answer to XCLIENT is awaited */
 	CLIENT_READY,    /* usable */
 	CLIENT_QUIT,     /* ending */
 	CLIENT_STATE_COUNT,
@@ -68,9 +74,11 @@ struct client {
 	const struct send_requirement *requirement; /* what the session must be */
 	const struct trust *trust; /* what its certificate is judged by; NULL: none is trusted */
 	const char *host;          /* configured name of the address in use, for SNI and the log */
+	struct identity identity;  /* of whom it speaks for, where the connector asks for that */
 	bool skips_starttls; /* its handshake failed a moment ago, and clear text is allowed */
 	bool keeps_protolog;
 	enum client_state state;
+	bool is_announced;   /* XCLIENT was accepted */
 	bool is_secured;     /* under TLS, and the requirement is met */
 	bool has_tls_failed; /* STARTTLS was refused or the handshake failed */
 	const char *status;  /* why the requirement was not met: a verdict's word, or NULL */
@@ -87,8 +95,8 @@ struct client {
 
 /*
  * Begins a session with the address; the caller has set events, owner, connector, tls_context,
- * requirement, trust, host, skips_starttls, keeps_protolog, session_slot and id. -errno when there
- * is no socket.
+ * requirement, trust, host, identity, skips_starttls, keeps_protolog, session_slot and id. -errno
+ * when there is no socket.
  */
 NODISCARD int client_open(
 	struct client *client, struct conn_net *net, const struct address *address);
@@ -136,6 +144,24 @@ void client_proof_changed(struct client *client);
  * not known yet, for want of a revocation list.
  */
 NODISCARD bool client_judge(struct client *client, enum verdict *out, enum verdict *out_shown);
+
+/* For client.c: the host name for SNI, without its port; an address is none (RFC 6066 3). */
+NODISCARD bool client_sni(const struct client *client, char out[NAME_BYTES_MAX]);
+
+/* client_identity.c, for client.c. */
+
+/* Connected: gathers the PROXY header, if the next hop is to have one. */
+void client_write_header(struct client *client);
+
+/* After EHLO: is XCLIENT still to be said? */
+bool client_owes_xclient(const struct client *client);
+
+/* The line; NULL: the next hop cannot take it. It stands in out. */
+const char *client_compose_xclient(
+	const struct client *client, char out[static XCLIENT_COMMAND_BYTES_MAX + 1]);
+
+/* It does not take it: says why for the log, and leaves the refusal for who waits. */
+void client_lacks_xclient(struct client *client, const char *words);
 
 /* For client.c: the log's event, and rows of the protocol log (EXCHANGE 12.1). */
 void client_log_record(const struct client *client);

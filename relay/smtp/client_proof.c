@@ -51,3 +51,15 @@ bool client_is_still_proved(struct client *client)
 	client->status = verdict_word(verdict);
 	return false;
 }
+
+bool client_sni(const struct client *client, char out[NAME_BYTES_MAX])
+{
+	size_t len = strcspn(client->host, ":");
+
+	if (client->host[0] == '[' || len >= NAME_BYTES_MAX ||
+		strspn(client->host, "0123456789.") == len)
+		return false;
+	memcpy(out, client->host, len);
+	out[len] = '\0';
+	return true;
+}

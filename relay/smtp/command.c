@@ -45,6 +45,7 @@ static const struct command_syntax {
 	[VERB_QUIT] = {"QUIT", FORM_NONE},
 	[VERB_STARTTLS] = {"STARTTLS", FORM_NONE},
 	[VERB_AUTH] = {"AUTH", FORM_WORDS},
+	[VERB_XCLIENT] = {"XCLIENT", FORM_ANY},
 };
 
 /* Cuts the text before the next separator off *rest, and the separator with it. */

@@ -32,6 +32,7 @@ enum verb {
 	VERB_QUIT,
 	VERB_STARTTLS,
 	VERB_AUTH,
+	VERB_XCLIENT, /* Postfix's; see xclient.h */
 	VERB_COUNT,
 };
 

@@ -3,6 +3,7 @@
 
 #include "relay/smtp/chars.h"
 #include "relay/smtp/line.h"
+#include "relay/smtp/xclient.h"
 
 /* "250" and the "-" or space behind it. */
 #define REPLY_CODE_BYTES 3
@@ -97,6 +98,7 @@ static void reply_parse_ehlo_line(struct span line, struct ehlo_offer *out)
 		{"DSN", EHLO_DSN},
 		{"ENHANCEDSTATUSCODES", EHLO_ENHANCEDSTATUSCODES},
 		{"STARTTLS", EHLO_STARTTLS},
+		{"XCLIENT", EHLO_XCLIENT},
 	};
 	struct span word = reply_take_word(&line);
 
@@ -106,6 +108,8 @@ static void reply_parse_ehlo_line(struct span line, struct ehlo_offer *out)
 		out->keywords |= (unsigned)known[i].keyword;
 		if (known[i].keyword == EHLO_SIZE && !chars_to_number(line, &out->size_max))
 			out->size_max = 0;
+		if (known[i].keyword == EHLO_XCLIENT)
+			out->xclient = xclient_attributes(line);
 	}
 }
 

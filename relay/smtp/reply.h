@@ -45,11 +45,13 @@ enum ehlo_keyword {
 	EHLO_DSN = 64,
 	EHLO_ENHANCEDSTATUSCODES = 128,
 	EHLO_STARTTLS = 256,
+	EHLO_XCLIENT = 512, /* Postfix's */
 };
 
 struct ehlo_offer {
 	unsigned keywords;  /* enum ehlo_keyword bits */
 	uint64_t size_max;  /* SIZE argument in octets; 0: none given */
+	unsigned xclient;   /* arguments of XCLIENT: bits of enum xclient_attribute */
 	struct span domain; /* first word of the first line; points into the reply */
 };
 

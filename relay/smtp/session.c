@@ -15,10 +15,12 @@
 
 /* The legal successors of each state; the drawing in session.h in a form that is checked. */
 static const uint16_t session_next[SESSION_STATE_COUNT] = {
+	[SESSION_ANNOUNCE] = BIT(SESSION_GREETING) | BIT(SESSION_CLOSE),
 	[SESSION_GREETING] = BIT(SESSION_TLS) | BIT(SESSION_HELLO) | BIT(SESSION_CLOSE),
-	[SESSION_HELLO] = BIT(SESSION_READY) | BIT(SESSION_TLS) | BIT(SESSION_CLOSE),
-	[SESSION_READY] =
-		BIT(SESSION_READY) | BIT(SESSION_TLS) | BIT(SESSION_MAIL) | BIT(SESSION_CLOSE),
+	[SESSION_HELLO] =
+		BIT(SESSION_GREETING) | BIT(SESSION_READY) | BIT(SESSION_TLS) | BIT(SESSION_CLOSE),
+	[SESSION_READY] = BIT(SESSION_GREETING) | BIT(SESSION_READY) | BIT(SESSION_TLS) |
+			  BIT(SESSION_MAIL) | BIT(SESSION_CLOSE),
 	[SESSION_TLS] = BIT(SESSION_HELLO) | BIT(SESSION_GREETING) | BIT(SESSION_CLOSE),
 	[SESSION_MAIL] =
 		BIT(SESSION_READY) | BIT(SESSION_BODY) | BIT(SESSION_CHUNK) | BIT(SESSION_CLOSE),
@@ -136,7 +138,7 @@ void session_kick(struct session *session, const char *reply)
 {
 	if (session->state == SESSION_CLOSE)
 		return;
-	if (session->state != SESSION_TLS)
+	if (session->state != SESSION_TLS && session->state != SESSION_ANNOUNCE)
 		session_reply(session, "%s", reply);
 	session_close(session);
 }
@@ -170,6 +172,10 @@ static void session_on_end(struct conn *conn, enum conn_end why)
 {
 	struct session *session = session_of(conn);
 
+	if (session->state == SESSION_ANNOUNCE) {
+		announce_refuse_header(session, "cut-short");
+		return;
+	}
 	session_log_end(session, why);
 	/* It may have said its last word and still wait for the answer: a message may hang on that.
 	 */
@@ -185,6 +191,10 @@ static void session_on_timeout(struct conn *conn)
 	uint64_t life = session->opened_ms + session->connector->connection_timeout_ms;
 	bool is_old = loop_now_ms(conn->net->loop) >= life;
 
+	if (session->state == SESSION_ANNOUNCE) {
+		announce_refuse_header(session, "timeout");
+		return;
+	}
 	if (session->waits & SESSION_WAIT_PROOF && !is_old) {
 		session_proof_changed(session); /* it did not come in time: MAIL is told so */
 		return;
@@ -272,9 +282,8 @@ static const struct sink_events session_sink_events = {
 	.on_reply = session_on_reply,
 	.on_ready = session_on_ready,
 	.on_broken = session_on_broken,
+	.identify = announce_identify,
 };
-
-/* The peer's side. */
 
 /* A refused chunk is read to its end, so that none of it is taken for a command. */
 static bool session_run_drop(struct session *session)
@@ -362,6 +371,7 @@ static void session_parse(struct session *session)
 				  (session->drop_left > 0 ? session_run_drop(session)
 							  : session_run_line(session));
 			break;
+		case SESSION_ANNOUNCE:
 		case SESSION_GREETING:
 		case SESSION_TLS:
 		case SESSION_FINISH:
@@ -426,7 +436,12 @@ void session_proof_changed(struct session *session)
 
 static void session_on_input(struct conn *conn)
 {
-	session_run(session_of(conn));
+	struct session *session = session_of(conn);
+
+	if (session->state == SESSION_ANNOUNCE)
+		announce_take_header(session);
+	else
+		session_run(session);
 }
 
 static void session_on_drained(struct conn *conn)
@@ -443,7 +458,7 @@ static void session_on_drained(struct conn *conn)
 	}
 }
 
-static void session_greet(struct session *session)
+void session_greet(struct session *session)
 {
 	const struct receive_connector *connector = session->connector;
 	char date[64];
@@ -494,6 +509,7 @@ static void session_on_tls(struct conn *conn)
 	STAT(tls_handshakes);
 	if (conn->facts.is_resumed)
 		STAT(tls_resumed);
+	tls_server_name(conn->tls, session->server_name, sizeof(session->server_name));
 	session_log_tls(session, &grant);
 	session_enter(
 		session, connector->tls == TLS_MODE_IMPLICIT ? SESSION_GREETING : SESSION_HELLO);
@@ -531,10 +547,26 @@ static const struct conn_events session_conn_events = {
 	.on_closed = session_on_closed,
 };
 
+void session_begin(struct session *session)
+{
+	session->has_begun = true;
+	session->is_proved = session->connector->external_authoritative;
+	session->authserv_id = session->world->policy->fqdn;
+	session_log_open(session);
+	STAT(sessions);
+	session_enter(session, SESSION_GREETING);
+	if (session->connector->tls == TLS_MODE_IMPLICIT) {
+		session_begin_tls(session);
+		return;
+	}
+	session_greet(session);
+	session_run(session);
+}
+
 void session_open(struct session *session, struct conn_net *net, int fd)
 {
 	conn_open(&session->conn, net, &session_conn_events, fd);
-	session->state = SESSION_GREETING;
+	session->state = SESSION_ANNOUNCE;
 	session->waits = 0;
 	session->announced = 0;
 	session->announced_size = 0;
@@ -546,7 +578,10 @@ void session_open(struct session *session, struct conn_net *net, int fd)
 	session->is_ending = false;
 	session->drop_left = 0;
 	session->starts_tls = false;
-	session->is_proved = session->connector->external_authoritative;
+	session->is_proved = false;
+	session->has_begun = false;
+	session->server_name[0] = '\0';
+	session->protolog = (struct protolog){.is_on = false};
 	session->is_line_logged = false;
 	session->proof_due_ms = 0;
 	session->errors = 0;
@@ -556,14 +591,9 @@ void session_open(struct session *session, struct conn_net *net, int fd)
 	session->helo[0] = '\0';
 	session->sink->events = &session_sink_events;
 	session->sink->owner = session;
-	session->authserv_id = session->world->policy->fqdn;
 	tarpit_open(session);
-	session_log_open(session);
-	STAT(sessions);
-	if (session->connector->tls == TLS_MODE_IMPLICIT) {
-		session_begin_tls(session);
-		return;
-	}
-	session_greet(session);
-	session_run(session);
+	if (session->awaits_header)
+		announce_await(session);
+	else
+		session_begin(session);
 }

@@ -10,6 +10,9 @@
  *                                     +--- TLS <----+  |                    |         |
  *                                                      +---- the sink's answer <-- FINISH
  *
+ *   (ANNOUNCE, where a balancer must say first for whom it connects, stands in front of it all;
+ *   XCLIENT leads from HELLO and READY back to GREETING)
+ *
  *   EHLO and RSET lead back to READY. Any state goes to CLOSE: QUIT, deadline,
  *   I/O error, too many errors. After TLS nothing from before is remembered
  *   (RFC 3207 4.2).
@@ -35,8 +38,10 @@
 #include "relay/smtp/header.h"
 #include "relay/smtp/sink.h"
 #include "relay/smtp/trace.h"
+#include "relay/smtp/xclient.h"
 
 enum session_state {
+	SESSION_ANNOUNCE, /* the balancer's PROXY header is awaited; nothing is said */
 	SESSION_GREETING, /* nothing was said yet */
 	SESSION_HELLO,    /* banner sent, or TLS just begun: nothing is known of the peer */
 	SESSION_READY,    /* greeted; no transaction */
@@ -101,11 +106,40 @@ struct transaction {
 	char refusal[SESSION_REPLY_BYTES];    /* reply with CR LF; "" while all is well */
 };
 
+/* How we know who the client is. */
+enum client_origin {
+	CLIENT_SEEN,       /* it is the peer of the connection */
+	CLIENT_BY_PROXY,   /* a balancer has announced it; what follows comes from it alone */
+	CLIENT_BY_XCLIENT, /* a front end has, and speaks for it */
+};
+
+struct session_client {
+	enum client_origin origin;
+	struct ip ip;
+	uint16_t port;         /* 0: not known */
+	struct ip destination; /* that it connected to */
+	uint16_t destination_port;
+	/* By XCLIENT: what it said to the front end; the front end's own EHLO is another's. */
+	bool has_proto;
+	bool is_extended;
+	char helo[SESSION_HELO_BYTES]; /* "": not said */
+};
+
+enum session_welcome {
+	SESSION_WELCOME,  /* connector, tls_context, client and peer are set */
+	SESSION_STRANGER, /* nobody serves that client here */
+	SESSION_CROWDED,  /* there are too many of it; connector is set */
+	SESSION_OUTDATED, /* the rules that the session began under are not in force any more */
+};
+
 struct session;
 
 struct session_owner {
 	/* The conversation is over; the session may be freed. */
 	void (*on_closed)(struct session *session);
+	/* The client is really that one; between transactions. A refusal is logged by the owner. */
+	enum session_welcome (*on_announced)(
+		struct session *session, const struct session_client *client);
 	/* One message more is begun. False: its source sends too many. */
 	bool (*on_message)(struct session *session);
 };
@@ -118,6 +152,9 @@ struct session {
 	const struct tls_context *tls_context; /* NULL: no TLS here */
 	const char *authserv_id;               /* transport fqdn; its owner changes it at MAIL */
 	struct sink *sink;
+	struct session_client client;
+	bool awaits_header; /* the peer is a balancer: it is to announce its client */
+	bool is_front_end;  /* the peer may use XCLIENT; it does not depend on whom it announces */
 
 	enum session_state state;
 	unsigned waits;
@@ -134,6 +171,7 @@ struct session {
 	bool is_proved;         /* replies to its mistakes need not wait */
 	bool is_line_logged;    /* the line at hand is in the protocol log already */
 	enum role logged_role;  /* what the protocol log was told */
+	bool has_begun;         /* the client is known, and was greeted or TLS began */
 	bool starts_tls;        /* STARTTLS was answered 220: TLS begins when that has left */
 	uint64_t errors;        /* protocol errors so far */
 	uint64_t opened_ms;
@@ -145,13 +183,16 @@ struct session {
 
 	struct transaction transaction;
 	char id[SESSION_ID_BYTES];
-	char peer[ADDRESS_TEXT_BYTES]; /* without the port */
+	char peer[ADDRESS_TEXT_BYTES];      /* the client, without the port */
+	char announcer[ADDRESS_TEXT_BYTES]; /* the balancer or front end, as announce.c begins */
 	char helo[SESSION_HELO_BYTES];
+	char server_name[NAME_BYTES_MAX]; /* that it asked for in TLS; "": none */
 };
 
 /*
  * Begins a conversation on an accepted socket. The caller has taken the session
- * from its pool and set owner, world, connector, tls_context, sink, id and peer.
+ * from its pool and set owner, world, connector, tls_context, sink, id, peer, client, is_front_end
+ * and awaits_header; with the last, connector is only what bounds the wait.
  */
 void session_open(struct session *session, struct conn_net *net, int fd);
 
@@ -195,6 +236,12 @@ void session_heed_code(struct session *session, unsigned code);
 
 /* From here on the body is thrown away, and reply (with CR LF) answers it. */
 void session_discard(struct session *session, struct span reply);
+
+/* The client is known: TLS, or the greeting. */
+void session_begin(struct session *session);
+
+/* 220: the state is GREETING. */
+void session_greet(struct session *session);
 
 /* Answers EHLO once it is known what the path can carry. */
 void session_answer_ehlo(struct session *session);
@@ -262,9 +309,37 @@ bool tarpit_holds(struct session *session);
 /* The end of it, by the timer or early; harmless otherwise. What is gathered may leave. */
 void tarpit_stop(struct session *session);
 
+/* announce.c: who the client is, when somebody stands in front of us. */
+
+/* After session_open(): waits for the header. */
+void announce_await(struct session *session);
+
+/* More of it has come. */
+void announce_take_header(struct session *session);
+
+/* It will not come; why is a word for the log. */
+void announce_refuse_header(struct session *session, const char *why);
+
+/* The command XCLIENT, when no answer is owed. */
+void announce_xclient(struct session *session, const struct command *command);
+
+/*
+ * The certificate that the client itself has shown, or NULL: one that a front end has shown proves
+ * nothing for those that it announces.
+ */
+struct peer *session_certificate(const struct session *session);
+
+/* For struct sink_events. */
+void announce_identify(struct sink *sink, struct identity *out);
+
+/* What it called itself. */
+const char *session_helo(const struct session *session);
+
 /* session_log.c: events, and rows of the protocol log. */
 
 void session_log_open(struct session *session);
+/* The client is another from here on, and perhaps its connector. */
+void session_log_reopen(struct session *session);
 void session_log_role(struct session *session, enum role role);
 void session_log_line(struct session *session, struct span line);
 void session_log_tls(struct session *session, const struct grant *grant);

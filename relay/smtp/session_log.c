@@ -46,6 +46,23 @@ void session_log_role(struct session *session, enum role role)
 		session_note_role(session, role);
 }
 
+/* The other end of the protocol log's rows, where it is not that of the socket. */
+static void session_log_remote(struct session *session)
+{
+	const struct session_client *client = &session->client;
+
+	if (client->origin == CLIENT_SEEN)
+		return;
+	(void)snprintf(session->protolog.remote, sizeof(session->protolog.remote),
+		client->ip.is_v6 ? "[%s]:%u" : "%s:%u", session->peer, client->port);
+}
+
+void session_log_reopen(struct session *session)
+{
+	protolog_close(&session->protolog, "Local(XCLIENT)");
+	session_log_open(session);
+}
+
 void session_log_open(struct session *session)
 {
 	session->protolog.is_on =
@@ -60,6 +77,7 @@ void session_log_open(struct session *session)
 		.fqdn = session->connector->fqdn,
 		.session = session->id};
 	tls_log_ends(&session->protolog, session->conn.fd);
+	session_log_remote(session);
 	protolog_open(&session->protolog);
 	session_note_role(session,
 		session->connector->external_authoritative ? ROLE_INTERNAL : ROLE_ANONYMOUS);
@@ -163,10 +181,12 @@ void session_log_closed(struct session *session)
 {
 	char helo[SESSION_HELO_BYTES];
 
+	if (!session->has_begun)
+		return; /* why is in the log already */
 	protolog_close(&session->protolog, session->end_word);
 	log_event(LOG_LEVEL_INFO, session->id, "session-end",
 		"peer=%s helo=%s messages=%lu errors=%lu seconds=%lu", session->peer,
-		log_quote_text(session->helo, helo, sizeof(helo)),
+		log_quote_text(session_helo(session), helo, sizeof(helo)),
 		(unsigned long)session->message_count, (unsigned long)session->errors,
 		(unsigned long)((loop_now_ms(session->conn.net->loop) - session->opened_ms) /
 				1000));

@@ -12,6 +12,7 @@
 #include "relay/base/assert.h"
 #include "relay/base/span.h"
 #include "relay/smtp/command.h"
+#include "relay/smtp/identity.h"
 
 enum sink_status {
 	SINK_DONE, /* done; the session goes on, and gives its own reply where one is due */
@@ -64,6 +65,8 @@ struct sink_events {
 	void (*on_ready)(struct sink *sink);
 	/* The body cannot be delivered any more; wire is the reply to give when it has ended. */
 	void (*on_broken)(struct sink *sink, unsigned code, struct span wire);
+	/* No event: whom the sink serves, for a next hop that is to know. Any time. */
+	void (*identify)(struct sink *sink, struct identity *out);
 };
 
 struct sink {

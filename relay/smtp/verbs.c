@@ -109,6 +109,8 @@ void session_answer_ehlo(struct session *session)
 	}
 	if (session_may_start_tls(session))
 		ehlo_add(&reply, "250-STARTTLS\r\n");
+	if (session->is_front_end)
+		ehlo_add(&reply, "250-%s\r\n", XCLIENT_KEYWORD);
 	ehlo_add(&reply, "250 HELP\r\n");
 	session_write(session, span_make(reply.text, reply.len));
 }
@@ -467,6 +469,7 @@ static void verb_simple(struct session *session, const struct command *command)
 	case VERB_DATA:
 	case VERB_BDAT:
 	case VERB_STARTTLS:
+	case VERB_XCLIENT:
 	case VERB_COUNT:
 		UNREACHABLE();
 	}
@@ -520,6 +523,9 @@ bool verb_run(struct session *session, struct span line)
 		break;
 	case VERB_STARTTLS:
 		verb_starttls(session, &command, line.len);
+		break;
+	case VERB_XCLIENT:
+		announce_xclient(session, &command);
 		break;
 	case VERB_RSET:
 	case VERB_NOOP:

@@ -14,8 +14,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
-#define PRINTF_LIKE(at, args) __attribute__((format(printf, at, args)))
+/* To the letter as in relay/base/assert.h, so that both may be included. */
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+#define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
 
 struct suite {
 	const char *postern; /* the relay's program */

@@ -86,6 +86,33 @@ static inline bool said_at(unsigned line, const char *fragment)
 	return false;
 }
 
+/* One mistake in a file that is right otherwise; the lines are those of the frame below. */
+struct mistake {
+	const char *name;
+	const char *text;
+	const char *fragment;
+	unsigned line; /* 0: the line of the text */
+};
+
+static inline void check_mistakes(const char *before, const char *after, unsigned line,
+	const struct mistake *rows, size_t count)
+{
+	char text[2048];
+
+	for (size_t i = 0; i < count; i++) {
+		struct policy *policy = NULL;
+		const unsigned want = rows[i].line != 0 ? rows[i].line : line;
+		int rc = 0;
+
+		(void)snprintf(text, sizeof(text), "%s%s\n%s", before, rows[i].text, after);
+		rc = load_text(text, &policy);
+		if (rc != -EINVAL || policy != NULL || said_lines() != 1 ||
+			!said_at(want, rows[i].fragment))
+			fail_msg("%s: rc %d, expected line %u and \"%s\" alone, got:\n%s",
+				rows[i].name, rc, want, rows[i].fragment, said);
+	}
+}
+
 #define SMALLEST                                                                            \
 	"receive-connector \"in\" { bindings = \"127.0.0.1:2525\" send-connector = out }\n" \
 	"send-connector \"out\" { smart-hosts = \"127.0.0.1\" }\n"

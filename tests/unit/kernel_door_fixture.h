@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <net/if.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -257,4 +258,89 @@ static inline int connector_of(
 	int error = kernel_door_ask(door, &address, &ip, &value);
 
 	return error < 0 ? error : value.flags & DOOR_EXCLUDED ? -EACCES : value.connector;
+}
+
+/* ---- real connections, over lo */
+
+#define SERVED "127.0.0.1"
+#define FRIEND "127.0.0.2"
+#define STRANGER "127.0.0.3"
+
+/* A listener that nobody reads from. */
+static inline int listener_open(const char *local, uint16_t port)
+{
+	struct address address = address_from(local, port);
+	int fd = socket(address.sockaddr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int on = 1;
+
+	assert_true(fd >= 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
+	assert_int_equal(bind(fd, (const struct sockaddr *)&address.sockaddr, address.len), 0);
+	assert_int_equal(listen(fd, 128), 0);
+	return fd;
+}
+
+/* Connects from an address: 0, or -errno. What came in is taken from the listener. */
+static inline int knock(int listener, const char *from, const char *to, uint16_t port)
+{
+	struct address source = address_from(from, 0);
+	struct address target = address_from(to, port);
+	int fd = socket(source.sockaddr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	const unsigned timeout_ms = 500; /* who gets no answer at all */
+	int accepted;
+	int error = 0;
+
+	if (fd >= 0)
+		(void)setsockopt(
+			fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&source.sockaddr, source.len) < 0 ||
+		connect(fd, (const struct sockaddr *)&target.sockaddr, target.len) < 0)
+		error = -errno;
+	if (error == 0 && listener >= 0) {
+		accepted = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		if (accepted < 0)
+			error = -errno;
+		else
+			(void)close(accepted);
+	}
+	if (fd >= 0)
+		(void)close(fd);
+	return error;
+}
+
+/* The friend comes in, the stranger does not. */
+static inline void assert_guarded(int listener)
+{
+	assert_int_equal(knock(listener, FRIEND, SERVED, PORT), 0);
+	assert_int_equal(knock(listener, STRANGER, SERVED, PORT), -ECONNREFUSED);
+}
+
+static inline void assert_open(int listener)
+{
+	assert_int_equal(knock(listener, FRIEND, SERVED, PORT), 0);
+	assert_int_equal(knock(listener, STRANGER, SERVED, PORT), 0);
+}
+
+/* What the kernel's trie has is what is known of it. */
+static inline void assert_trie_is_known(const struct trie *trie, bool is_v6)
+{
+	struct door_key_v6 key = {0};
+	struct door_key_v6 next;
+	size_t count = 0;
+
+	assert_false(trie->is_lost);
+	for (void *last = NULL; bpf_map_get_next_key(trie->fd, last, &next) == 0; last = &key) {
+		struct prefix prefix = {.ip.is_v6 = is_v6, .bits = (uint8_t)next.bits};
+		const struct door_value *known;
+		struct door_value value;
+
+		memcpy(prefix.ip.bytes, next.address, is_v6 ? 16 : 4);
+		known = cidr_get(trie->known, &prefix);
+		assert_non_null(known);
+		assert_int_equal(bpf_map_lookup_elem(trie->fd, &next, &value), 0);
+		assert_memory_equal(&value, known, sizeof(value));
+		key = next;
+		assert_true(++count <= cidr_count(trie->known));
+	}
+	assert_int_equal(count, cidr_count(trie->known));
 }

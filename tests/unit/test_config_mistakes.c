@@ -7,33 +7,6 @@
 
 #include "tests/unit/config_fixture.h"
 
-/* One mistake in a file that is right otherwise; the lines are those of the frame below. */
-struct mistake {
-	const char *name;
-	const char *text;
-	const char *fragment;
-	unsigned line; /* 0: the line of the text */
-};
-
-static void check_mistakes(const char *before, const char *after, unsigned line,
-	const struct mistake *rows, size_t count)
-{
-	char text[2048];
-
-	for (size_t i = 0; i < count; i++) {
-		struct policy *policy = NULL;
-		const unsigned want = rows[i].line != 0 ? rows[i].line : line;
-		int rc = 0;
-
-		(void)snprintf(text, sizeof(text), "%s%s\n%s", before, rows[i].text, after);
-		rc = load_text(text, &policy);
-		if (rc != -EINVAL || policy != NULL || said_lines() != 1 ||
-			!said_at(want, rows[i].fragment))
-			fail_msg("%s: rc %d, expected line %u and \"%s\" alone, got:\n%s",
-				rows[i].name, rc, want, rows[i].fragment, said);
-	}
-}
-
 #define PIN_REST "f79bb7b435b05321651daefd374cdc681dc06faa65e374e38337b88ca046dea"
 #define PIN_A "3" PIN_REST
 
