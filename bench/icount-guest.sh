@@ -14,7 +14,7 @@ cd /tmp
 
 config() { # KTLS
 	cat <<-CF
-		transport { fqdn = "mx.adatum.test" workers = 1 max-sessions = 64 }
+		transport { fqdn = "mx.adatum.test" workers = 1 max-sessions = 64 bpf = off }
 		certificate "edge" { chain = "$pki/adatum.pem" key = "$pki/adatum.key" }
 		receive-connector "partner" {
 		  bindings = {"127.0.0.1:2525"}

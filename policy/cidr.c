@@ -166,8 +166,11 @@ static bool entry_has(const struct entry *entry, const uint8_t *key)
 	return key_common(entry->key, key, entry->bits) == entry->bits;
 }
 
-/* An entry that has as many bits in common with the key as any; NULL: there is none at all. */
-static const struct entry *trie_nearest(const struct trie *trie, const struct prefix *prefix)
+/*
+ * An entry that has as many bits in common with the prefix as any, and is the prefix if that is
+ * there; NULL: there is none at all.
+ */
+static struct entry *trie_nearest(const struct trie *trie, const struct prefix *prefix)
 {
 	uint32_t ref = trie->root;
 
@@ -257,18 +260,18 @@ static struct entry *trie_get(const struct trie *trie, const struct prefix *pref
 static int trie_put(struct trie *trie, const struct prefix *prefix, struct door_value value)
 {
 	const uint8_t *key = prefix->ip.bytes;
-	struct entry *same = trie_get(trie, prefix);
-	const struct entry *near = NULL;
+	struct entry *near = trie_nearest(trie, prefix);
 	unsigned common = 0;
 	uint32_t *place = NULL;
 	uint32_t number = 0;
 
-	if (same != NULL) {
-		same->value = value;
+	if (near != NULL && near->bits == prefix->bits && entry_has(near, key)) {
+		near->value = value;
 		return 0;
 	}
 	if (!pool_reserve(&trie->entries) || !pool_reserve(&trie->branches))
 		return -ENOMEM;
+	/* What was found may have moved. */
 	near = trie_nearest(trie, prefix);
 	number = trie_entry_take(trie, prefix, value);
 	if (near == NULL) {

@@ -71,10 +71,7 @@ size_t cidr_count(const struct cidr *trie);
 /* Memory that it takes. */
 size_t cidr_bytes(const struct cidr *trie);
 
-/*
- * Goes through all prefixes in the order of prefix_compare(). Meanwhile the trie may not change,
- * but for the values of prefixes that it has.
- */
+/* Goes through all prefixes in the order of prefix_compare(). The trie may not change meanwhile. */
 struct cidr_walk {
 	const struct cidr *trie;
 	/* For cidr.c: what is still to be done of the family; one at each length, and one more. */

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * ip_list_entry.c: one entry of a list, of whatever form: an address, a network or a range, into
- * the set, with what there is to say about it.
+ * ip_list_entry.c: one entry of a list, of whatever form: an address, a network or a range, with
+ * what there is to say about it.
  */
 
 #include "policy/ip_list.h"
 #include "policy/ip_list_private.h"
 #include <arpa/inet.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -89,63 +88,6 @@ static bool prefix_is_mapped(const struct prefix *prefix)
 		.ip = {.is_v6 = true, .bytes = {[10] = 0xff, [11] = 0xff}}, .bits = 96};
 
 	return prefix_holds(&mapped, prefix);
-}
-
-static const char *flags_word(unsigned flags)
-{
-	return (flags & DOOR_EXCLUDED) != 0 ? "excluded" : "let in";
-}
-
-/* False: there is nothing more to do for the prefix. */
-static bool import_check(struct ip_import *import, unsigned line, const struct prefix *prefix,
-	const char *text, uint16_t flags)
-{
-	const struct door_value *other = cidr_get(import->set, prefix);
-	char quote[IP_IMPORT_QUOTE_BYTES], wide_text[PREFIX_TEXT_BYTES];
-	const char *quoted = NULL;
-	struct prefix wide = *prefix;
-
-	if (other != NULL && other->flags == flags) {
-		ip_import_note(import, line, "\"%s\" stands in line %" PRIu32 " already, left out",
-			ip_import_quote(text, strlen(text), quote), other->partner);
-		return false;
-	}
-	if (other == NULL && import->is_first_match)
-		other = cidr_above(import->set, prefix, &wide);
-	if (other == NULL || other->flags == flags)
-		return true;
-	quoted = ip_import_quote(text, strlen(text), quote);
-	(void)prefix_print(&wide, wide_text);
-	if (!import->is_first_match)
-		ip_import_mistake(import, line,
-			"\"%s\" is %s here and %s in line %" PRIu32 " (%s), expected one of them",
-			quoted, flags_word(flags), flags_word(other->flags), other->partner,
-			wide_text);
-	else
-		ip_import_mistake(import, line,
-			"\"%s\" is %s here, but hidden by line %" PRIu32
-			" (%s, %s): Postfix takes the first match, here the narrowest counts; "
-			"expected only the one that is meant, or the narrower one first",
-			quoted, flags_word(flags), other->partner, wide_text,
-			flags_word(other->flags));
-	return false;
-}
-
-static void import_put(struct ip_import *import, unsigned line, const struct prefix *prefix,
-	const char *text, uint16_t flags)
-{
-	const struct door_value value = {.flags = flags, .partner = line};
-
-	if (prefix_is_mapped(prefix) || !import_check(import, line, prefix, text, flags))
-		return;
-	if (cidr_count(import->set) >= DOOR_PREFIXES_MAX) {
-		if (!import->is_full)
-			ip_import_mistake(import, line, "more than %u prefixes, expected fewer",
-				DOOR_PREFIXES_MAX);
-		import->is_full = true;
-	} else if (cidr_put(import->set, prefix, value) < 0) {
-		import->is_out_of_memory = true;
-	}
 }
 
 /* What stands before the sign, if that is an address and the sign is there. */
@@ -246,7 +188,8 @@ void ip_import_entry(struct ip_import *import, unsigned line, const char *text, 
 			ip_range_print(&range, network));
 	count = prefix_of_range(&range, prefixes);
 	for (unsigned i = 0; i < count; i++)
-		import_put(import, line, &prefixes[i], text, flags);
+		if (!prefix_is_mapped(&prefixes[i]))
+			ip_import_add(import, line, &prefixes[i], flags);
 }
 
 void ip_import_plain(struct ip_import *import, unsigned line, const char *text)

@@ -309,83 +309,7 @@ static enum ip_list_format text_format(const char *text)
 	return entry[word - 1] == '-' || second[0] == '-' ? IP_LIST_PLAIN : IP_LIST_POSTFIX_CIDR;
 }
 
-/* ---- at the end: what is covered, and the lines make way */
-
-/* Prefixes that hold the one where the walk is. */
-struct cover {
-	struct prefix prefixes[129];
-	struct door_value values[129];
-	unsigned depth;
-};
-
-struct prefix_list {
-	struct prefix *items;
-	size_t count;
-	size_t room;
-};
-
-static bool list_add(struct prefix_list *list, const struct prefix *prefix)
-{
-	const size_t room = list->room * 2 + 64;
-	struct prefix *items = list->items;
-
-	if (list->count == list->room) {
-		items = realloc(items, room * sizeof(*items));
-		if (items == NULL)
-			return false;
-		list->items = items;
-		list->room = room;
-	}
-	items[list->count++] = *prefix;
-	return true;
-}
-
-/* Is it as the one right above it? Then there is a note. Else it may be above others. */
-static bool import_is_covered(struct ip_import *import, struct cover *cover,
-	const struct prefix *prefix, struct door_value value)
-{
-	char inner[PREFIX_TEXT_BYTES], outer[PREFIX_TEXT_BYTES];
-	unsigned depth = cover->depth;
-
-	while (depth > 0 && !prefix_holds(&cover->prefixes[depth - 1], prefix))
-		depth--;
-	cover->depth = depth;
-	if (depth > 0 && cover->values[depth - 1].flags == value.flags) {
-		ip_import_note(import, value.partner, "%s is covered by %s of line %u, left out",
-			prefix_print(prefix, inner),
-			prefix_print(&cover->prefixes[depth - 1], outer),
-			cover->values[depth - 1].partner);
-		return true;
-	}
-	cover->prefixes[depth] = *prefix;
-	cover->values[depth] = value;
-	cover->depth++;
-	return false;
-}
-
-static int import_end(struct ip_import *import, bool keeps_covered)
-{
-	struct cover cover = {.depth = 0};
-	struct prefix_list covered = {0};
-	struct door_value value = {0};
-	struct prefix prefix = {0};
-	struct cidr_walk walk;
-	int rc = 0;
-
-	cidr_walk_start(&walk, import->set);
-	while (rc == 0 && cidr_walk_next(&walk, &prefix, &value)) {
-		const struct door_value plain = {.flags = value.flags};
-
-		if (keeps_covered || !import_is_covered(import, &cover, &prefix, value))
-			rc = cidr_put(import->set, &prefix, plain);
-		else if (!list_add(&covered, &prefix))
-			rc = -ENOMEM;
-	}
-	for (size_t i = 0; rc == 0 && i < covered.count; i++)
-		(void)cidr_remove(import->set, &covered.items[i]);
-	free(covered.items);
-	return rc;
-}
+/* ---- all of it */
 
 static void import_text(
 	struct ip_import *import, char *text, size_t len, enum ip_list_format format)
@@ -425,23 +349,15 @@ int ip_import_run(struct ip_import *import, FILE *in, enum ip_list_format format
 			import, 1, "more than %zu bytes, expected fewer", IP_LIST_FILE_BYTES_MAX);
 		return -EINVAL;
 	}
-	if (rc == 0)
-		rc = cidr_create(&import->set);
-	if (rc == 0) {
-		import_text(import, text, len, format);
-		if (import->is_out_of_memory)
-			rc = -ENOMEM;
-		else if (import->mistakes > 0)
-			rc = -EINVAL;
-		else
-			rc = import_end(import, keeps_covered);
-		ip_import_say_more(import);
-	}
-	free(text);
 	if (rc < 0)
-		cidr_destroy(&import->set);
-	else
-		*out = import->set;
+		return rc;
+	import_text(import, text, len, format);
+	/* It is no longer needed, and what follows takes memory. */
+	free(text);
+	rc = ip_import_settle(import, keeps_covered, out);
+	ip_import_say_more(import);
+	free(import->items);
+	import->items = NULL;
 	return rc;
 }
 

@@ -1,29 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "policy/lint.h"
 #include "policy/admit.h"
+#include "policy/lint_private.h"
 #include "policy/partner.h"
 #include "policy/route.h"
 #include "policy/spelling.h"
 #include <stdarg.h>
 #include <string.h>
 
-struct finding {
-	char *text;
-	unsigned line;
-	unsigned order; /* as it was found; keeps the sort stable */
-};
-
-struct lint {
-	const struct policy *policy;
-	FILE *out;
-	struct finding *findings;
-	unsigned count;   /* of findings that wait for their turn */
-	unsigned printed; /* without waiting, for want of memory */
-};
-
-/* "what; remedy" at that line. */
-PRINTF_LIKE(3, 4)
-static void lint_find(struct lint *lint, unsigned line, const char *format, ...)
+void lint_find(struct lint *lint, unsigned line, const char *format, ...)
 {
 	struct finding *grown =
 		reallocarray(lint->findings, lint->count + 1, sizeof(*lint->findings));
@@ -259,11 +243,7 @@ static void lint_receive(struct lint *lint, const struct receive_connector *conn
 			"receive-connector \"%s\": allow-unsecured-partners takes mail from the "
 			"domains of partners from anybody; set domain-secure = yes, or remove it",
 			connector->name);
-	if (connector->type == CONNECTOR_PARTNER && connector->remote_ip_range_count == 0)
-		lint_find(lint, connector->line,
-			"receive-connector \"%s\": for a partner, but open to all addresses; set "
-			"remote-ip-ranges to those that the partner sends from",
-			connector->name);
+	lint_receive_door(lint, connector);
 	if (connector->tls != TLS_MODE_NONE && policy->certificate_count == 0)
 		lint_find(lint, connector->line,
 			"receive-connector \"%s\": offers TLS, but there is no certificate at all, "
@@ -310,8 +290,10 @@ void lint_policy(const struct policy *policy, FILE *out, unsigned *out_count)
 {
 	struct lint lint = {.policy = policy, .out = out};
 
-	for (unsigned i = 0; i < policy->partner_count; i++)
+	for (unsigned i = 0; i < policy->partner_count; i++) {
 		lint_partner(&lint, &policy->partners[i]);
+		lint_partner_list(&lint, &policy->partners[i]);
+	}
 	for (unsigned i = 0; i < policy->receive_connector_count; i++)
 		if (policy->receive_connectors[i].enabled)
 			lint_receive(&lint, &policy->receive_connectors[i]);

@@ -3,7 +3,8 @@
 
 /*
  * lint.h: what an administrator reads about a snapshot: what is doubtful in it (lint.c), and what
- * is in force (show.c). Pure; for "posternctl config lint" and "config show".
+ * is in force (show.c). For "posternctl config lint" and "config show". Nothing is changed; of
+ * files only partners' lists are looked for.
  */
 
 #include "policy/policy.h"

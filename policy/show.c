@@ -241,7 +241,7 @@ static void print_remote_ip_ranges(const void *object, FILE *out)
 	const struct receive_connector *connector = object;
 	char text[IP_RANGE_TEXT_BYTES];
 
-	if (connector->remote_ip_range_count == 0) {
+	if (connector->remote_ip_range_count == 0 && connector->remote_ip_partner_count == 0) {
 		(void)fputs("{::/0, 0.0.0.0/0}", out);
 		return;
 	}
@@ -378,13 +378,19 @@ static const struct show_row transport_rows[] = {
 	{"ProtocolLogMaxAge", "protocol-log-max-age", NULL, NULL},
 	{"ProtocolLogMaxDirectorySize", "protocol-log-max-directory-size", NULL, NULL},
 	{"ProtocolLogMaxFileSize", "protocol-log-max-file-size", NULL, NULL},
+	{"Bpf", "bpf", NULL, NULL},
+	{"BpfPinFolder", "bpf-pin-folder", NULL, NULL},
 	{"CertificateStore", "certificate-store", NULL, NULL},
 	{"CertificateExpiryWarning", "certificate-expiry-warning", NULL, NULL},
+	{"ControlGroup", "control-group", NULL, NULL},
+	{"ControlSocket", "control-socket", NULL, NULL},
 	{"CrlCache", "crl-cache", NULL, NULL},
 	{"CrlFetchTimeout", "crl-fetch-timeout", NULL, NULL},
 	{"CrlRefreshInterval", "crl-refresh-interval", NULL, NULL},
+	{"Door", "door", NULL, NULL},
 	{"DrainTimeout", "drain-timeout", NULL, NULL},
 	{"MaxSessions", "max-sessions", NULL, NULL},
+	{"PartnerLists", "partner-lists", NULL, NULL},
 	{"Workers", "workers", NULL, NULL},
 };
 
@@ -435,9 +441,12 @@ static const struct show_row receive_rows[] = {
 	{"Usage", "type", NULL, type_words},
 	{"AllowUnsecuredPartners", "allow-unsecured-partners", NULL, NULL},
 	{"ClientCertificate", "client-certificate", NULL, NULL},
+	{"ConnectionRateLimit", "connection-rate-limit", NULL, NULL},
 	{"CrlFiles", "crl-files", NULL, NULL},
 	{"Nul", "nul", NULL, NULL},
 	{"PermanentTlsRefusals", "permanent-tls-refusals", NULL, NULL},
+	{"ProxyBalancers", "proxy-balancers", NULL, NULL},
+	{"RemoteIPPartners", "remote-ip-partners", NULL, NULL},
 	{"Revocation", "revocation", NULL, NULL},
 	{"SendConnector", NULL, print_receive_send_connector, NULL},
 	{"SpkiPins", "spki-pins", NULL, NULL},
@@ -446,6 +455,7 @@ static const struct show_row receive_rows[] = {
 	{"TlsMin", "tls-min", NULL, NULL},
 	{"TlsMax", "tls-max", NULL, NULL},
 	{"TrustAnchors", "trust-anchors", NULL, NULL},
+	{"XclientHosts", "xclient-hosts", NULL, NULL},
 };
 
 /* The order of EXCHANGE 3.2, then what is ours. */
@@ -470,6 +480,7 @@ static const struct show_row send_rows[] = {
 	{"TlsCertificateName", NULL, print_send_certificate, NULL},
 	{"TlsDomain", "tls-domain", NULL, NULL},
 	{"AllowUnsecuredPartners", "allow-unsecured-partners", NULL, NULL},
+	{"ClientIdentity", "client-identity", NULL, NULL},
 	{"ConnectTimeout", "connect-timeout", NULL, NULL},
 	{"ConnectionIdleTimeout", "connection-idle-timeout", NULL, NULL},
 	{"ConnectionMaxAge", "connection-max-age", NULL, NULL},

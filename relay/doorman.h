@@ -19,10 +19,11 @@
 
 #include "bpf/loader.h"
 #include "policy/gate.h"
+#include "relay/base/stats.h"
+#include "relay/refusals.h"
 #include "relay/world.h"
 
 struct doorman;
-struct kernel_door;
 
 /*
  * Before privileges are dropped and before anything listens: makes the door as bpf says, loads it
@@ -34,7 +35,22 @@ NODISCARD int doorman_create(struct world *world, FILE *errors, struct doorman *
 /* The pins stay, and with nobody listening everybody is refused. */
 void doorman_destroy(struct doorman **doorman);
 
-/* For world_create(), so that names keep their numbers. */
+/* What the doorman asks of the relay; any of its own callers' threads. */
+struct doorman_hooks {
+	/* Ends the sessions of peers that nobody serves any more; how many that were. */
+	uint64_t (*end_sessions)(void *owner);
+	/* Adds up the counters of all workers. */
+	void (*sum_stats)(void *owner, struct stats *out);
+	void *owner;
+};
+
+/* Before other threads use it; NULL calls are left out. */
+void doorman_set_hooks(struct doorman *doorman, const struct doorman_hooks *hooks);
+
+/*
+ * For world_create(), so that names keep their numbers. To be called right before it: a change of
+ * a list that comes from then on is made good by doorman_reload_prepare().
+ */
 struct gate_ids *doorman_ids(struct doorman *doorman);
 
 /* Is the kernel the one who decides? */
@@ -58,6 +74,25 @@ void doorman_reload_abandon(struct doorman *doorman);
 bool doorman_ask(struct doorman *doorman, struct world *world, const struct address *local,
 	const struct ip *peer, uint32_t zone, struct gate_answer *out);
 
+/* A connection that was asked about; the kernel has not counted it. */
+struct doorman_knock {
+	const struct address *local;
+	const struct ip *peer;
+	const struct gate_answer *answer;
+};
+
+/*
+ * What became of it, for door-status and door-refusals. Let in: only where the kernel does not
+ * decide, as it counts itself. Any worker.
+ */
+void doorman_passed(
+	struct doorman *doorman, const struct world *world, const struct doorman_knock *knock);
+void doorman_refused(struct doorman *doorman, const struct world *world,
+	const struct doorman_knock *knock, enum door_reason reason);
+
+/* Why gate_ask() or doorman_ask() said no. */
+enum door_reason doorman_reason(const struct gate_answer *answer);
+
 /* ---- changes and questions; any thread but a worker's */
 
 enum doorman_verb {
@@ -77,8 +112,18 @@ struct doorman_request {
 	const char *who;   /* for the log: "uid=0 pid=4711 user=root" */
 };
 
+/* Where a request failed; what the -errno means depends on it. */
+enum doorman_fault {
+	DOORMAN_FAULT_REQUEST,
+	DOORMAN_FAULT_MEMORY,
+	DOORMAN_FAULT_DISK,
+	DOORMAN_FAULT_KERNEL,
+};
+
 struct doorman_result {
-	uint64_t generation; /* after it */
+	uint64_t generation;        /* after it */
+	uint64_t generation_before; /* both are 0 for an unknown partner */
+	enum doorman_fault fault;
 	struct ip_list_diff diff;
 	uint64_t sessions_ended;
 	uint64_t effect_us;              /* from the beginning until it was in force */
@@ -87,10 +132,78 @@ struct doorman_result {
 
 /*
  * Changes a list. An entry to add that is there, or one to remove that is not, is -EEXIST, -ENOENT;
- * another generation -EBUSY; an unknown partner -ESRCH; contradictions -EINVAL; or -errno.
+ * another generation -EBUSY; an unknown partner -ESRCH; contradictions -EINVAL; a file that was
+ * changed by hand and not read again -ESTALE; or -errno. All of it goes to the log ("partner-ip").
  */
 NODISCARD int doorman_change(
 	struct doorman *doorman, const struct doorman_request *request, struct doorman_result *out);
 
 /* A copy of a partner's list. -ESRCH, -ENOMEM. */
 NODISCARD int doorman_list(struct doorman *doorman, const char *partner, struct ip_list *out);
+
+/* The audit line of a request that did not come so far. rc: -errno; 0: it succeeded. */
+void doorman_audit(
+	const struct doorman_request *request, const struct doorman_result *result, int rc);
+
+/* What each binding says to an address; partner NULL, or only those where its list counts. */
+struct doorman_verdict {
+	const struct address *binding;
+	bool is_served;
+	const struct gate_answer *answer;
+};
+
+/* -ESRCH: no such partner. */
+NODISCARD int doorman_test(struct doorman *doorman, const char *partner, const struct ip *ip,
+	void (*on_binding)(void *owner, const struct doorman_verdict *verdict), void *owner);
+
+enum doorman_table {
+	DOORMAN_BINDINGS,
+	DOORMAN_CONNECTORS,
+	DOORMAN_PARTNERS,
+};
+
+struct doorman_row {
+	const char *name;    /* of a binding its address */
+	unsigned slot;       /* bindings */
+	uint64_t prefixes;   /* bindings and partners */
+	uint64_t generation; /* partners */
+	struct door_counts counts;
+};
+
+struct doorman_facts {
+	enum bpf_mode bpf;
+	bool is_kernel;
+	const char *why;                     /* userspace decides */
+	const struct kernel_door_info *info; /* the kernel does; else NULL */
+	struct door_totals totals;
+	uint64_t own_netns;
+	uint64_t uptime_ms;
+	uint64_t gate_bytes; /* memory of the tries and lists here */
+	struct stats stats;  /* of all workers */
+};
+
+struct doorman_viewer {
+	void (*on_facts)(void *owner, const struct doorman_facts *facts);
+	void (*on_row)(void *owner, enum doorman_table table, const struct doorman_row *row);
+	void *owner;
+};
+
+/* All of it, while nothing changes. */
+void doorman_look(struct doorman *doorman, const struct doorman_viewer *viewer);
+
+/* Readable when the kernel tells of refusals; -1: it never will. */
+int doorman_event_fd(const struct doorman *doorman);
+
+/* Logs what it tells. */
+void doorman_read_events(struct doorman *doorman);
+
+/* The most refused sources first; how many. */
+unsigned doorman_refusals(struct doorman *doorman, struct refusal *out, unsigned max);
+
+/* The names behind the numbers of a value; "" for none. */
+struct doorman_names {
+	char connector[DOOR_NAME_BYTES];
+	char partner[DOOR_NAME_BYTES];
+};
+void doorman_read_names(
+	struct doorman *doorman, struct door_value value, struct doorman_names *out);

@@ -157,7 +157,7 @@ static const char *keeper_load(struct keeper *keeper, struct world **out)
 
 	if (errors == NULL)
 		return "no memory";
-	rc = world_create(keeper->file, NULL, errors, out);
+	rc = world_create(keeper->file, keeper->events->ids(keeper->owner), errors, out);
 	(void)fclose(errors);
 	if (text != NULL)
 		keeper_log_mistakes(text);

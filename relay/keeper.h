@@ -17,6 +17,8 @@
 #include "relay/world.h"
 
 struct keeper_events {
+	/* Numbers of names for the next world; asked for right before it is made. */
+	struct gate_ids *(*ids)(void *owner);
 	/* Put the world in force; it is held for the callee. 0, or why not: the old stays. */
 	const char *(*on_world)(void *owner, struct world *world);
 };

@@ -2,18 +2,17 @@
 #include "policy/policy.h"
 #include "relay/base/log.h"
 #include "relay/base/protolog.h"
+#include "relay/control.h"
 #include "relay/keeper.h"
 #include "relay/net/listener.h"
 #include "relay/net/tls.h"
 #include "relay/pki/crl.h"
+#include "relay/privilege.h"
 #include "relay/worker.h"
 #include <errno.h>
 #include <getopt.h>
-#include <grp.h>
-#include <pwd.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -140,28 +139,13 @@ static void raise_descriptor_limit(const struct world *world, unsigned workers)
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-static int drop_privileges(const char *user)
-{
-	const struct passwd *entry;
-
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		return -errno;
-	if (user == NULL || geteuid() != 0)
-		return 0;
-	errno = 0;
-	entry = getpwnam(user);
-	if (entry == NULL)
-		return errno != 0 ? -errno : -ENOENT;
-	if (setgroups(0, NULL) < 0 || setgid(entry->pw_gid) < 0 || setuid(entry->pw_uid) < 0)
-		return -errno;
-	return 0;
-}
-
 struct relay {
 	struct world *world; /* in force; the keeper's thread changes it after the start */
 	struct loop_caps caps;
 	struct ktls_support ktls_support;
 	struct worker_shared shared;
+	struct doorman *doorman;
+	struct control *control;
 	struct worker **workers;
 	unsigned worker_count;
 	unsigned started;
@@ -170,13 +154,33 @@ struct relay {
 	struct keeper *keeper;
 };
 
-static void relay_log_stats(const struct relay *relay)
+static void relay_sum_stats(void *owner, struct stats *out)
+{
+	const struct relay *relay = owner;
+
+	for (unsigned i = 0; i < relay->worker_count; i++)
+		stats_add(out, worker_stats(relay->workers[i]));
+}
+
+/* Asked of all first, so that they do it at the same time. */
+static uint64_t relay_end_unserved(void *owner)
+{
+	const struct relay *relay = owner;
+	uint64_t count = 0;
+
+	for (unsigned i = 0; i < relay->worker_count; i++)
+		worker_end_unserved(relay->workers[i]);
+	for (unsigned i = 0; i < relay->worker_count; i++)
+		count += worker_await_unserved(relay->workers[i]);
+	return count;
+}
+
+static void relay_log_stats(struct relay *relay)
 {
 	struct stats sum = {0};
 	char text[4096];
 
-	for (unsigned i = 0; i < relay->worker_count; i++)
-		stats_add(&sum, worker_stats(relay->workers[i]));
+	relay_sum_stats(relay, &sum);
 	(void)stats_print(&sum, text, sizeof(text));
 	log_event(LOG_LEVEL_INFO, NULL, "stats", "%s", text);
 }
@@ -326,11 +330,43 @@ static int relay_create_changes(
 	return rc;
 }
 
+static struct gate_ids *relay_ids(void *owner)
+{
+	const struct relay *relay = owner;
+
+	return doorman_ids(relay->doorman);
+}
+
+/*
+ * The door lets in whom the old world serves until all workers have adopted the new one; what is
+ * new with it is guarded before anybody listens there.
+ */
+static int relay_change(struct relay *relay, struct world *world)
+{
+	struct worker_change **changes = NULL;
+	int rc;
+
+	doorman_reload_begin(relay->doorman);
+	rc = doorman_reload_prepare(relay->doorman, world, stderr);
+	if (rc == 0)
+		rc = relay_create_changes(relay, world, &changes);
+	if (rc < 0) {
+		doorman_reload_abandon(relay->doorman);
+		return rc;
+	}
+	for (unsigned i = 0; i < relay->worker_count; i++)
+		worker_adopt(relay->workers[i], &changes[i]);
+	for (unsigned i = 0; i < relay->worker_count; i++)
+		worker_await_adopted(relay->workers[i]);
+	doorman_reload_finish(relay->doorman, world);
+	free(changes);
+	return 0;
+}
+
 /* The keeper has a new world: every worker prepares, and if all could, all change. */
 static const char *relay_on_world(void *owner, struct world *world)
 {
 	struct relay *relay = owner;
-	struct worker_change **changes = NULL;
 	struct crl_options crl = relay_crl_options(relay, world->policy);
 	struct protolog_options protolog = relay_protolog_options(world->policy);
 	int rc = atomic_load(&relay->is_draining) ? -ESHUTDOWN : 0;
@@ -338,12 +374,9 @@ static const char *relay_on_world(void *owner, struct world *world)
 	if (rc == 0)
 		rc = relay_probe_bindings(relay->world, world, stderr);
 	if (rc == 0)
-		rc = relay_create_changes(relay, world, &changes);
+		rc = relay_change(relay, world);
 	if (rc < 0)
 		return strerror(-rc);
-	for (unsigned i = 0; i < relay->worker_count; i++)
-		worker_adopt(relay->workers[i], &changes[i]);
-	free(changes);
 	world_release(&relay->world);
 	relay->world = world_hold(world);
 	log_level_max = world->policy->log_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
@@ -362,6 +395,7 @@ static int relay_create_workers(struct relay *relay)
 
 	relay->workers = calloc(count, sizeof(*relay->workers));
 	relay->shared = (struct worker_shared){.caps = &relay->caps,
+		.doorman = relay->doorman,
 		.ktls_support = &relay->ktls_support,
 		.started_s = (uint64_t)time(NULL),
 		.on_open = relay_on_open,
@@ -385,7 +419,7 @@ static int relay_create_workers(struct relay *relay)
 /* The threads beside the workers; after the user was changed. */
 static int relay_start_helpers(struct relay *relay, const char *file)
 {
-	static const struct keeper_events events = {.on_world = relay_on_world};
+	static const struct keeper_events events = {.ids = relay_ids, .on_world = relay_on_world};
 	const struct policy *policy = relay->world->policy;
 	const struct crl_options crl = relay_crl_options(relay, policy);
 	const struct protolog_options protolog = relay_protolog_options(policy);
@@ -398,10 +432,25 @@ static int relay_start_helpers(struct relay *relay, const char *file)
 	return rc;
 }
 
+/* The door, before anybody listens. */
+static int relay_create_door(struct relay *relay)
+{
+	const struct doorman_hooks hooks = {
+		.end_sessions = relay_end_unserved, .sum_stats = relay_sum_stats, .owner = relay};
+	int rc = doorman_create(relay->world, stderr, &relay->doorman);
+
+	if (rc < 0)
+		return rc;
+	doorman_set_hooks(relay->doorman, &hooks);
+	return control_create(relay->world->policy, relay->doorman, stderr, &relay->control);
+}
+
 static int relay_start(struct relay *relay, const char *file)
 {
-	int rc = relay_create_workers(relay);
+	int rc = relay_create_door(relay);
 
+	if (rc == 0)
+		rc = relay_create_workers(relay);
 	if (rc == 0)
 		rc = drop_privileges(relay->world->policy->user);
 	if (rc == 0)
@@ -419,6 +468,9 @@ static int relay_start(struct relay *relay, const char *file)
 		if (rc == 0)
 			relay->started++;
 	}
+	/* It may ask workers for something, and waits for them. */
+	if (rc == 0)
+		rc = control_start(relay->control);
 	return rc;
 }
 
@@ -426,6 +478,8 @@ static int relay_stop(struct relay *relay)
 {
 	int rc = 0;
 
+	/* They wait for workers, which end without them. */
+	control_destroy(&relay->control);
 	keeper_destroy(&relay->keeper);
 	for (unsigned i = 1; i < relay->started; i++)
 		worker_drain(relay->workers[i]);
@@ -442,6 +496,7 @@ static int relay_stop(struct relay *relay)
 	free(relay->workers);
 	protolog_stop();
 	quota_destroy(&relay->shared.quota);
+	doorman_destroy(&relay->doorman);
 	return rc;
 }
 

@@ -36,6 +36,7 @@ struct quota_source {
 	uint64_t minute;
 	uint64_t messages;
 	uint64_t messages_before;
+	struct door_bucket pace; /* of connections */
 };
 
 /* The lock is held for look-ups only. */
@@ -230,10 +231,12 @@ static unsigned quota_add_source(struct quota *quota, uint64_t serial, const str
 	return quota->buckets[bucket];
 }
 
-/* The last session of a source has ended: with no messages there is nothing to remember. */
+/* The last session of a source has ended: with no messages, and none of its connections still to
+ * be counted, there is nothing to remember. */
 static void quota_rest_source(struct quota *quota, struct quota_source *source)
 {
-	if (source->messages + source->messages_before > 0) {
+	if (source->messages + source->messages_before > 0 ||
+		source->pace.due_ns > clock_now_ns()) {
 		list_append(&quota->idle, &source->idle);
 		return;
 	}
@@ -243,12 +246,43 @@ static void quota_rest_source(struct quota *quota, struct quota_source *source)
 
 /* In and out. */
 
+struct door_limit quota_connection_limit(const struct receive_connector *connector)
+{
+	const uint64_t limit = connector->connection_rate_limit;
+
+	if (limit == POLICY_UNLIMITED || limit == 0)
+		return (struct door_limit){0};
+	return (struct door_limit){
+		.interval_ns = QUOTA_MINUTE_MS * UINT64_C(1000000) / limit, .burst = limit};
+}
+
+static enum quota_answer quota_enter_source(struct quota *quota,
+	const struct receive_connector *connector, bool keeps_speed, uint64_t open,
+	struct quota_source *source)
+{
+	const struct door_limit limit = quota_connection_limit(connector);
+	enum quota_answer answer = QUOTA_OPEN;
+
+	if (keeps_speed && !door_bucket_take(&source->pace, &limit, clock_now_ns()))
+		answer = QUOTA_SPEED;
+	else if (source->open >= quota_source_limit(connector, open))
+		answer = QUOTA_SOURCE;
+	if (answer == QUOTA_OPEN) {
+		link_remove(&source->idle);
+		source->open++;
+	} else if (source->open == 0 && !link_is_queued(&source->idle)) {
+		quota_rest_source(quota, source);
+	}
+	return answer;
+}
+
 static enum quota_answer quota_enter_locked(struct quota *quota,
-	const struct receive_connector *connector, const struct ip *peer, struct quota_place *place)
+	const struct receive_connector *connector, const struct ip *peer, bool keeps_speed,
+	struct quota_place *place)
 {
 	unsigned index = quota_find_connector(quota, connector->name, true);
 	struct quota_connector *mine = &quota->connectors[index == QUOTA_NONE ? 0 : index];
-	struct quota_source *source = NULL;
+	enum quota_answer answer = QUOTA_OPEN;
 	struct ip prefix;
 
 	place->connector = index;
@@ -262,28 +296,21 @@ static enum quota_answer quota_enter_locked(struct quota *quota,
 		if (place->source == QUOTA_NONE)
 			place->source = quota_add_source(quota, mine->serial, &prefix);
 	}
-	if (place->source != QUOTA_NONE) {
-		source = &quota->sources[place->source];
-		if (source->open >= quota_source_limit(connector, mine->open)) {
-			if (source->open == 0 && !link_is_queued(&source->idle))
-				quota_rest_source(quota, source);
-			return QUOTA_SOURCE;
-		}
-		link_remove(&source->idle);
-		source->open++;
-	}
-	mine->open++;
-	return QUOTA_OPEN;
+	if (place->source != QUOTA_NONE)
+		answer = quota_enter_source(
+			quota, connector, keeps_speed, mine->open, &quota->sources[place->source]);
+	mine->open += answer == QUOTA_OPEN;
+	return answer;
 }
 
 enum quota_answer quota_enter(struct quota *quota, const struct receive_connector *connector,
-	const struct ip *peer, struct quota_place *place)
+	const struct ip *peer, bool keeps_speed, struct quota_place *place)
 {
 	struct quota_place mine = {.quota = quota, .connector = QUOTA_NONE, .source = QUOTA_NONE};
 	enum quota_answer answer;
 
 	(void)pthread_mutex_lock(&quota->lock);
-	answer = quota_enter_locked(quota, connector, peer, &mine);
+	answer = quota_enter_locked(quota, connector, peer, keeps_speed, &mine);
 	(void)pthread_mutex_unlock(&quota->lock);
 	if (answer == QUOTA_OPEN && mine.source == QUOTA_NONE)
 		STAT(quota_untracked);

@@ -169,6 +169,8 @@ static void worker_on_wake(struct op *op, int32_t result, uint32_t flags)
 	(void)flags;
 	if (why & WORKER_WAKE_CHANGE)
 		worker_adopt_all(worker);
+	if (why & WORKER_WAKE_UNSERVED)
+		worker_do_end_unserved(worker);
 	if (why & WORKER_WAKE_PROOF)
 		worker_look_again(worker);
 	if (why & WORKER_WAKE_DRAIN)
@@ -233,6 +235,7 @@ int worker_create(unsigned index, const struct worker_shared *shared, struct wor
 	worker->signal_fd = -1;
 	worker->signal_op.done = worker_signal_done;
 	(void)pthread_mutex_init(&worker->change_lock, NULL);
+	(void)pthread_cond_init(&worker->progress, NULL);
 	link_init(&worker->changes);
 	link_init(&worker->open_sessions);
 	link_init(&worker->views);
@@ -311,6 +314,7 @@ static void *worker_main(void *arg)
 	if (worker->result < 0)
 		log_event(LOG_LEVEL_ERROR, NULL, "stop", "worker=%u why=\"%s\"", worker->index,
 			strerror(-worker->result));
+	worker_tell_end(worker);
 	/* Whoever watches the process must not take a dead worker for an idle one. */
 	if (worker->result < 0)
 		(void)kill(getpid(), SIGTERM);
@@ -367,6 +371,7 @@ void worker_destroy(struct worker **out)
 	if (worker->wake_fd >= 0)
 		(void)close(worker->wake_fd);
 	(void)pthread_mutex_destroy(&worker->change_lock);
+	(void)pthread_cond_destroy(&worker->progress);
 	free(worker->log_filling);
 	free(worker->log_writing);
 	free(worker);

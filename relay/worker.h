@@ -11,6 +11,7 @@
  */
 
 #include "relay/base/stats.h"
+#include "relay/doorman.h"
 #include "relay/net/ktls.h"
 #include "relay/net/loop.h"
 #include "relay/quota.h"
@@ -22,6 +23,7 @@ struct worker_shared {
 	const struct loop_caps *caps;
 	const struct ktls_support *ktls_support;
 	struct quota *quota;
+	struct doorman *doorman;
 	uint64_t started_s; /* wall clock at start: part of session ids */
 	uint16_t random_id; /* and a number that tells this process from another's */
 
@@ -66,6 +68,20 @@ NODISCARD int worker_change_create(
 	struct worker *worker, struct world *world, FILE *errors, struct worker_change **out);
 void worker_adopt(struct worker *worker, struct worker_change **change);
 void worker_change_destroy(struct worker_change **change);
+
+/*
+ * Waits until the worker has adopted all that it was handed, or its thread has ended, which never
+ * waits for anybody. Not on a worker.
+ */
+void worker_await_adopted(struct worker *worker);
+
+/*
+ * Has it end the sessions of peers that nobody serves any more, after their current reply; the
+ * second call waits for it as above, and says how many they were. On one thread at a time, and not
+ * on a worker.
+ */
+void worker_end_unserved(struct worker *worker);
+uint64_t worker_await_unserved(struct worker *worker);
 
 /* Waits for the thread. Returns 0, or the -errno that ended it. */
 int worker_join(struct worker *worker);

@@ -83,25 +83,43 @@ static const struct session_owner worker_session_owner = {
 	.on_message = worker_on_message,
 };
 
-/* No room. */
+/* Why there is no place for a client. */
+struct worker_crowd {
+	const char *why; /* NULL: there is one */
+	const char *reply;
+	const char *event_id;
+};
+
+static const struct worker_crowd crowd_none = {0};
+#define CROWD_REPLY                                                                             \
+	"421 4.3.2 The maximum number of concurrent connections has exceeded a limit, closing " \
+	"transmission channel\r\n"
+static const struct worker_crowd crowd_sessions = {
+	"too-many-sessions", CROWD_REPLY, " event-id=1021"};
+static const struct worker_crowd crowd_connector = {
+	"too-many-connections", CROWD_REPLY, " event-id=1021"};
+static const struct worker_crowd crowd_source = {
+	"too-many-connections-per-source", CROWD_REPLY, " event-id=1021"};
+static const struct worker_crowd crowd_rate = {"rate",
+	"421 4.7.0 Connections from this source come too fast, closing transmission channel\r\n",
+	""};
+
 static void worker_log_crowd(const char *session, const struct receive_connector *connector,
-	const char *peer, const char *why)
+	const char *peer, const struct worker_crowd *crowd)
 {
 	STAT(sessions_refused);
-	log_event(LOG_LEVEL_WARNING, session, "refused",
-		"connector=%s peer=%s why=%s event-id=1021", connector->name, peer, why);
+	log_event(LOG_LEVEL_WARNING, session, "refused", "connector=%s peer=%s why=%s%s",
+		connector->name, peer, crowd->why, crowd->event_id);
 }
 
 /* The peer is told once, without waiting. */
-static void worker_refuse(
-	const struct receive_connector *connector, const char *peer, const char *why, int fd)
+static void worker_refuse(const struct receive_connector *connector, const char *peer,
+	const struct worker_crowd *crowd, int fd)
 {
-	static const char busy[] = "421 4.3.2 The maximum number of concurrent connections has "
-				   "exceeded a limit, closing transmission channel\r\n";
-
-	worker_log_crowd(NULL, connector, peer, why);
+	worker_log_crowd(NULL, connector, peer, crowd);
 	if (connector->tls != TLS_MODE_IMPLICIT) {
-		ssize_t sent = send(fd, busy, sizeof(busy) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t sent =
+			send(fd, crowd->reply, strlen(crowd->reply), MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		(void)sent;
 	}
@@ -142,21 +160,35 @@ static bool worker_read_ends(const struct listener *listener, int fd, struct wor
 	return true;
 }
 
-/* A place for the client, if the connector's limits allow one; else why not. */
-static const char *worker_enter(struct worker *worker, const struct receive_connector *connector,
-	const struct ip *client, struct quota_place *out)
+/*
+ * A place for the client, if the connector's limits allow one; else why not. The kernel keeps to
+ * connection-rate-limit, if it decides, for peers that were not announced.
+ */
+static const struct worker_crowd *worker_enter(struct worker *worker, const struct gate_answer *who,
+	const struct address *local, const struct ip *client, bool is_announced,
+	struct quota_place *out)
 {
-	switch (quota_enter(worker->shared->quota, connector, client, out)) {
+	struct doorman *doorman = worker->shared->doorman;
+	const struct world *world = worker->view->world;
+	const struct doorman_knock knock = {.local = local, .peer = client, .answer = who};
+
+	switch (quota_enter(worker->shared->quota, who->connector, client,
+		is_announced || !doorman_is_kernel(doorman), out)) {
 	case QUOTA_OPEN:
-		return NULL;
+		doorman_passed(doorman, world, &knock);
+		return &crowd_none;
 	case QUOTA_SOURCE:
 		STAT(sessions_refused_source);
-		return "too-many-connections-per-source";
+		return &crowd_source;
+	case QUOTA_SPEED:
+		STAT(sessions_refused_rate);
+		doorman_refused(doorman, world, &knock, DOOR_REASON_RATE);
+		return &crowd_rate;
 	case QUOTA_FULL:
 	case QUOTA_RATE:
 		break;
 	}
-	return "too-many-connections";
+	return &crowd_connector;
 }
 
 /* A session for the peer, if there is room. A balancer's client is counted, when it is known. */
@@ -165,17 +197,17 @@ static struct worker_session *worker_admit(struct worker *worker, const struct g
 {
 	struct quota_place place = {0};
 	struct worker_session *own = NULL;
-	const char *why = NULL;
+	const struct worker_crowd *crowd = &crowd_none;
 
 	if (!who->is_balancer)
-		why = worker_enter(worker, who->connector, &peer->ip, &place);
-	if (why == NULL) {
+		crowd = worker_enter(worker, who, &peer->local, &peer->ip, false, &place);
+	if (crowd->why == NULL) {
 		own = pool_take(&worker->sessions);
-		why = "too-many-sessions";
+		crowd = &crowd_sessions;
 	}
 	if (own == NULL) {
 		quota_leave(&place);
-		worker_refuse(who->connector, peer->address, why, fd);
+		worker_refuse(who->connector, peer->address, crowd, fd);
 		return NULL;
 	}
 	own->place = place;
@@ -255,12 +287,19 @@ static void worker_open_session(
 }
 
 /* EXCHANGE 2.1: who matches no connector is not served, and not spoken to. */
-static void worker_log_stranger(const struct gate_answer *who, const char *session,
-	const char *peer, const char *local, const char *balancer)
+static void worker_log_stranger(struct worker *worker, const struct gate_answer *who,
+	const char *session, const struct address *local_address, const struct ip *ip,
+	const char *balancer)
 {
+	const struct doorman_knock knock = {.local = local_address, .peer = ip, .answer = who};
 	const bool is_announced = balancer != NULL;
+	char peer[ADDRESS_TEXT_BYTES];
+	char local[ADDRESS_TEXT_BYTES + 10];
 
+	(void)ip_print(ip, peer, sizeof(peer));
+	address_print(local_address, local, sizeof(local));
 	STAT(sessions_unmatched);
+	doorman_refused(worker->shared->doorman, worker->view->world, &knock, doorman_reason(who));
 	log_event(LOG_LEVEL_INFO, session, "refused", "peer=%s local=%s%s%s why=%s%s%s", peer,
 		local, is_announced ? " announced-by=" : "", is_announced ? balancer : "",
 		who->is_excluded ? "excluded" : "no-connector", who->is_excluded ? " partner=" : "",
@@ -306,7 +345,7 @@ static enum session_welcome worker_on_announced(
 	struct view *view = own->worker->view;
 	struct gate_answer who = {0};
 	char peer[ADDRESS_TEXT_BYTES];
-	const char *why;
+	const struct worker_crowd *crowd;
 
 	(void)ip_print(&client->ip, peer, sizeof(peer));
 	/* Its TLS belongs to the view that it began under: it has to come again. */
@@ -315,8 +354,8 @@ static enum session_welcome worker_on_announced(
 		return SESSION_OUTDATED;
 	}
 	if (!gate_ask_announced(view->world->gate, &own->ends.local, &client->ip, &who)) {
-		worker_log_stranger(
-			&who, session->id, peer, own->ends.local_text, session->announcer);
+		worker_log_stranger(own->worker, &who, session->id, &own->ends.local, &client->ip,
+			session->announcer);
 		return SESSION_STRANGER;
 	}
 	if (session->has_begun && who.connector->tls == TLS_MODE_IMPLICIT &&
@@ -328,10 +367,10 @@ static enum session_welcome worker_on_announced(
 	quota_leave(&own->place);
 	worker_move_view(own, view);
 	session->connector = who.connector;
-	why = worker_enter(own->worker, who.connector, &client->ip, &own->place);
-	if (why != NULL) {
+	crowd = worker_enter(own->worker, &who, &own->ends.local, &client->ip, true, &own->place);
+	if (crowd->why != NULL) {
 		own->place = (struct quota_place){0};
-		worker_log_crowd(session->id, who.connector, peer, why);
+		worker_log_crowd(session->id, who.connector, peer, crowd);
 		return SESSION_CROWDED;
 	}
 	worker_become(own, who.connector, client, peer);
@@ -343,18 +382,52 @@ static enum session_welcome worker_on_announced(
 void worker_on_accept(struct listener *listener, int fd)
 {
 	struct worker *worker = listener->owner;
-	struct gate *gate = worker->view->world->gate;
 	struct gate_answer who = {0};
 	struct worker_session *own = NULL;
 	struct worker_peer peer;
 
 	if (!worker_read_ends(listener, fd, &peer) ||
-		!gate_ask(gate, &peer.local, &peer.ip, peer.zone, &who)) {
-		worker_log_stranger(&who, NULL, peer.address, peer.local_text, NULL);
+		!doorman_ask(worker->shared->doorman, worker->view->world, &peer.local, &peer.ip,
+			peer.zone, &who)) {
+		worker_log_stranger(worker, &who, NULL, &peer.local, &peer.ip, NULL);
 		(void)close(fd);
 		return;
 	}
 	own = worker_admit(worker, &who, &peer, fd);
 	if (own != NULL)
 		worker_open_session(worker, own, &who, fd);
+}
+
+/* Whom the door would let in now, by the way that it came. */
+static bool worker_is_served(struct worker *worker, const struct worker_session *own)
+{
+	struct world *world = worker->view->world;
+	const struct session *session = &own->session;
+	struct gate_answer who;
+
+	if (session->client.origin != CLIENT_SEEN &&
+		!gate_ask_announced(world->gate, &own->ends.local, &session->client.ip, &who))
+		return false;
+	return doorman_ask(worker->shared->doorman, world, &own->ends.local, &own->ends.ip,
+		own->ends.zone, &who);
+}
+
+uint64_t worker_drain_unserved(struct worker *worker)
+{
+	struct link *link;
+	struct link *after;
+	uint64_t count = 0;
+
+	LIST_FOR_EACH (link, after, &worker->open_sessions) {
+		struct worker_session *own = OWNER_OF(link, struct worker_session, link);
+
+		if (own->session.is_draining || worker_is_served(worker, own))
+			continue;
+		log_event(LOG_LEVEL_INFO, own->session.id, "refused", "peer=%s why=not-served-now",
+			own->session.peer);
+		STAT(sessions_unserved);
+		count++;
+		session_drain(&own->session);
+	}
+	return count;
 }

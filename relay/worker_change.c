@@ -60,6 +60,7 @@ void worker_adopt(struct worker *worker, struct worker_change **change)
 {
 	(void)pthread_mutex_lock(&worker->change_lock);
 	list_append(&worker->changes, &(*change)->link);
+	worker->adopting.asked++;
 	(void)pthread_mutex_unlock(&worker->change_lock);
 	*change = NULL;
 	worker_wake(worker, WORKER_WAKE_CHANGE);
@@ -149,6 +150,23 @@ static void worker_adopt_now(struct worker *worker, struct worker_change *change
 	worker_change_destroy(&change);
 }
 
+/* One of a kind is under way at a time. */
+static void worker_duty_done(struct worker *worker, struct worker_duty *duty)
+{
+	(void)pthread_mutex_lock(&worker->change_lock);
+	duty->done++;
+	(void)pthread_cond_broadcast(&worker->progress);
+	(void)pthread_mutex_unlock(&worker->change_lock);
+}
+
+static void worker_await_duty(struct worker *worker, const struct worker_duty *duty)
+{
+	(void)pthread_mutex_lock(&worker->change_lock);
+	while (duty->done < duty->asked && !worker->has_ended)
+		(void)pthread_cond_wait(&worker->progress, &worker->change_lock);
+	(void)pthread_mutex_unlock(&worker->change_lock);
+}
+
 void worker_adopt_all(struct worker *worker)
 {
 	struct link *link;
@@ -159,7 +177,43 @@ void worker_adopt_all(struct worker *worker)
 		(void)pthread_mutex_unlock(&worker->change_lock);
 		if (link != NULL)
 			worker_adopt_now(worker, OWNER_OF(link, struct worker_change, link));
+		if (link != NULL)
+			worker_duty_done(worker, &worker->adopting);
 	} while (link != NULL);
+}
+
+void worker_await_adopted(struct worker *worker)
+{
+	worker_await_duty(worker, &worker->adopting);
+}
+
+void worker_end_unserved(struct worker *worker)
+{
+	(void)pthread_mutex_lock(&worker->change_lock);
+	worker->ending_unserved.asked++;
+	worker->ended_unserved = 0;
+	(void)pthread_mutex_unlock(&worker->change_lock);
+	worker_wake(worker, WORKER_WAKE_UNSERVED);
+}
+
+uint64_t worker_await_unserved(struct worker *worker)
+{
+	worker_await_duty(worker, &worker->ending_unserved);
+	return worker->ended_unserved;
+}
+
+void worker_do_end_unserved(struct worker *worker)
+{
+	worker->ended_unserved = worker_drain_unserved(worker);
+	worker_duty_done(worker, &worker->ending_unserved);
+}
+
+void worker_tell_end(struct worker *worker)
+{
+	(void)pthread_mutex_lock(&worker->change_lock);
+	worker->has_ended = true;
+	(void)pthread_cond_broadcast(&worker->progress);
+	(void)pthread_mutex_unlock(&worker->change_lock);
 }
 
 void worker_sweep(struct worker *worker)

@@ -55,6 +55,13 @@ enum worker_wake {
 	WORKER_WAKE_DRAIN = 1,
 	WORKER_WAKE_CHANGE = 2,
 	WORKER_WAKE_PROOF = 4,
+	WORKER_WAKE_UNSERVED = 8,
+};
+
+/* What other threads wait for: asked for and done so many times. */
+struct worker_duty {
+	uint64_t asked;
+	uint64_t done;
 };
 
 struct worker {
@@ -68,6 +75,12 @@ struct worker {
 	_Atomic unsigned wake_why; /* bits of enum worker_wake */
 	pthread_mutex_t change_lock;
 	struct link changes; /* under change_lock: to be adopted, in order */
+	/* Under change_lock, too; progress is told when one is done or the thread has ended. */
+	pthread_cond_t progress;
+	struct worker_duty adopting;
+	struct worker_duty ending_unserved;
+	uint64_t ended_unserved; /* sessions, since it was asked for */
+	bool has_ended;
 
 	int signal_fd; /* -1: signals are another worker's business */
 	struct signalfd_siginfo signal;
@@ -98,6 +111,9 @@ struct worker {
 /* worker_accept.c */
 void worker_on_accept(struct listener *listener, int fd);
 
+/* Ends sessions whose peer the door would not let in now; how many. */
+uint64_t worker_drain_unserved(struct worker *worker);
+
 /* worker_change.c */
 
 /* A listening socket in out for each binding of the world that is new. */
@@ -110,6 +126,12 @@ void worker_use_view(struct worker *worker, struct view *view);
 
 /* Puts the changes that wait in force. */
 void worker_adopt_all(struct worker *worker);
+
+/* Carries out worker_end_unserved(). */
+void worker_do_end_unserved(struct worker *worker);
+
+/* Nobody waits for this worker any more. */
+void worker_tell_end(struct worker *worker);
 
 /* Frees views that no session uses any more, and listeners that are closed. */
 void worker_sweep(struct worker *worker);

@@ -269,6 +269,16 @@ const char *world_needs_restart(const struct world *old, const struct world *wor
 	for (unsigned i = 0; i < was->io_uring_disable_count; i++)
 		if (!world_is_same(was->io_uring_disable[i], is->io_uring_disable[i]))
 			return "io-uring-disable";
+	if (was->bpf != is->bpf)
+		return "bpf";
+	if (!world_is_same(was->bpf_pin_folder, is->bpf_pin_folder))
+		return "bpf-pin-folder";
+	if (!world_is_same(was->door, is->door))
+		return "door";
+	if (!world_is_same(was->control_socket, is->control_socket))
+		return "control-socket";
+	if (!world_is_same(was->control_group, is->control_group))
+		return "control-group";
 	if (world->connections_max > old->connections_max)
 		return "more max-connections";
 	return NULL;

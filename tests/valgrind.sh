@@ -26,7 +26,7 @@ port=$((20000 + $$ % 10000))
 sink_pid=$!
 until grep -q '^listening' "$dir/sink"; do sleep 0.1; done
 cat >"$dir/postern.conf" <<CF
-transport { fqdn = "mx.adatum.test" workers = 1 max-sessions = 100 }
+transport { fqdn = "mx.adatum.test" workers = 1 max-sessions = 100 bpf = off }
 certificate "edge" { chain = "$pki/adatum.pem" key = "$pki/adatum.key" }
 receive-connector "partner" {
   bindings = {"127.0.0.1:$port"}

@@ -94,6 +94,7 @@ transport {
 	workers = $WORKERS
 	max-sessions = $1
 	drain-timeout = "2s"
+	bpf = off
 }
 
 certificate "edge" {

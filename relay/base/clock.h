@@ -2,19 +2,23 @@
 #pragma once
 
 /*
- * clock.h: the monotonic clock, in milliseconds. A worker asks its loop instead, which looks once
- * a turn.
+ * clock.h: the monotonic clock. A worker asks its loop instead, which looks once a turn.
  */
 
 #include <stdint.h>
 #include <time.h>
 
-static inline uint64_t clock_now_ms(void)
+static inline uint64_t clock_now_ns(void)
 {
 	struct timespec now;
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static inline uint64_t clock_now_ms(void)
+{
+	return clock_now_ns() / 1000000;
 }
 
 /* The moment that is so far from now, for calls that wait until one. */

@@ -15,6 +15,14 @@ void stats_add(struct stats *sum, const struct stats *from)
 		memory_order_relaxed);
 	STATS_LIST(STATS_SUM)
 #undef STATS_SUM
+#define STATS_LARGER(name)                                                       \
+	if (atomic_load_explicit(&sum->name, memory_order_relaxed) <             \
+		atomic_load_explicit(&from->name, memory_order_relaxed))         \
+		atomic_store_explicit(&sum->name,                                \
+			atomic_load_explicit(&from->name, memory_order_relaxed), \
+			memory_order_relaxed);
+	STATS_MAX_LIST(STATS_LARGER)
+#undef STATS_LARGER
 }
 
 static size_t stats_print_one(
@@ -43,6 +51,7 @@ size_t stats_print(const struct stats *stats, char *out, size_t out_bytes)
 	at = stats_print_one(#name, atomic_load_explicit(&stats->name, memory_order_relaxed), out, \
 		out_bytes, at);
 	STATS_LIST(STATS_PRINT)
+	STATS_MAX_LIST(STATS_PRINT)
 #undef STATS_PRINT
 	return at;
 }

@@ -15,11 +15,13 @@
 	X(sessions)                /* inbound connections that got a session */                  \
 	X(sessions_refused)        /* inbound connections answered 421: no room for them */      \
 	X(sessions_refused_source) /* of these, for the limits of one source */                  \
+	X(sessions_refused_rate)   /* of these, for connection-rate-limit, by us */              \
 	X(sessions_unmatched)      /* closed unserved: no receive connector is for that peer */  \
 	X(proxy_headers)           /* connections that a balancer has announced */               \
 	X(proxy_headers_bad)       /* closed: no whole and right PROXY header came in time */    \
 	X(xclients)                /* clients that a front end has announced */                  \
 	X(xclient_refused)         /* XCLIENT of those who may not use it */                     \
+	X(sessions_unserved)       /* ended, as nobody serves their peer any more */             \
 	X(quota_untracked)         /* sessions whose source was not counted: too many sources */ \
 	X(sessions_timed_out)      /* ended by a deadline */                                     \
 	X(protocol_errors)         /* commands answered 5xx for their form or order */           \
@@ -74,15 +76,27 @@
 	X(recv_calls)               /* completed receives */                                     \
 	X(send_calls)               /* completed sends */                                        \
 	X(ring_enters)              /* io_uring_enter system calls of the loop */                \
+	X(loop_under_100us)         /* turns that came back to the ring so soon */               \
+	X(loop_under_1ms)           /* and so on */                                              \
+	X(loop_under_5ms)                                                                        \
+	X(loop_under_20ms)                                                                       \
+	X(loop_over_20ms)                                                                        \
 	X(other_syscalls)   /* system calls beside the ring: socket, setsockopt, sendmsg */      \
 	X(copied_bytes)     /* message bytes copied by us, cipher work not counted */            \
 	X(buffers_starved)  /* receives that had to wait for a buffer */                         \
 	X(log_dropped)      /* log lines lost because the reader of stderr is slow */            \
 	X(protolog_dropped) /* rows of the protocol log lost: its disk is slow or full */
 
+/* Of these not the sum counts, but the largest. */
+/* clang-format off */
+#define STATS_MAX_LIST(X) \
+	X(loop_max_us) /* the longest time that a loop was away from its ring */
+/* clang-format on */
+
 struct stats {
 #define STATS_FIELD(name) _Atomic uint64_t name;
 	STATS_LIST(STATS_FIELD)
+	STATS_MAX_LIST(STATS_FIELD)
 #undef STATS_FIELD
 };
 
@@ -96,7 +110,13 @@ extern _Thread_local struct stats *stats_mine;
 		memory_order_relaxed)
 #define STAT(name) STAT_ADD(name, 1)
 
-/* Adds every counter of from to sum. */
+#define STAT_MAX(name, value)                                                                    \
+	do {                                                                                     \
+		if (atomic_load_explicit(&stats_mine->name, memory_order_relaxed) < (value))     \
+			atomic_store_explicit(&stats_mine->name, (value), memory_order_relaxed); \
+	} while (0)
+
+/* Adds every counter of from to sum, and takes the larger of the largest. */
 void stats_add(struct stats *sum, const struct stats *from);
 
 /* Writes "name=value ..." for the counters that are not 0; returns the length. */

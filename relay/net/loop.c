@@ -29,6 +29,7 @@ struct loop {
 	struct io_uring ring;
 	struct loop_caps caps;
 	uint64_t now_ms;
+	uint64_t left_ns; /* when the ring was left; 0: it was not yet entered */
 	uint64_t turns;
 	struct timer_wheel timers;
 	struct link tasks;
@@ -144,9 +145,12 @@ int loop_probe(struct loop_caps *out)
 	return 0;
 }
 
-static void loop_clock(struct loop *loop)
+static uint64_t loop_clock(struct loop *loop)
 {
-	loop->now_ms = clock_now_ms();
+	uint64_t now_ns = clock_now_ns();
+
+	loop->now_ms = now_ns / 1000000;
+	return now_ns;
 }
 
 int loop_create(const struct loop_caps *caps, unsigned entries, struct loop **out)
@@ -172,7 +176,7 @@ int loop_create(const struct loop_caps *caps, unsigned entries, struct loop **ou
 	}
 	if (caps->registered_ring)
 		loop->caps.registered_ring = io_uring_register_ring_fd(&loop->ring) == 1;
-	loop_clock(loop);
+	(void)loop_clock(loop);
 	timer_wheel_init(&loop->timers, loop->now_ms);
 	link_init(&loop->tasks);
 	*out = loop;
@@ -280,6 +284,26 @@ static void loop_buffers_advance(struct loop *loop)
 	loop->buffers_given = 0;
 }
 
+/* How long was the loop away from its ring? Meanwhile it served nobody else. */
+static void loop_count_lag(const struct loop *loop)
+{
+	const uint64_t lag_us = (clock_now_ns() - loop->left_ns) / 1000;
+
+	if (loop->left_ns == 0)
+		return;
+	if (lag_us < 100)
+		STAT(loop_under_100us);
+	else if (lag_us < 1000)
+		STAT(loop_under_1ms);
+	else if (lag_us < 5000)
+		STAT(loop_under_5ms);
+	else if (lag_us < 20000)
+		STAT(loop_under_20ms);
+	else
+		STAT(loop_over_20ms);
+	STAT_MAX(loop_max_us, lag_us);
+}
+
 int loop_turn(struct loop *loop)
 {
 	int64_t sleep_ms = timer_wheel_sleep_ms(&loop->timers, loop->now_ms);
@@ -293,9 +317,10 @@ int loop_turn(struct loop *loop)
 	limit.tv_nsec = (sleep_ms % 1000) * 1000000;
 	loop->turns++;
 	STAT(ring_enters);
+	loop_count_lag(loop);
 	rc = io_uring_submit_and_wait_timeout(
 		&loop->ring, &cqe, 1, sleep_ms < 0 ? NULL : &limit, NULL);
-	loop_clock(loop);
+	loop->left_ns = loop_clock(loop);
 	if (rc < 0 && rc != -ETIME && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY)
 		return rc;
 	(void)loop_drain(loop);

@@ -137,6 +137,7 @@ write_config() { # ORG PARTNER
 		transport {
 		    fqdn = "mx.$org.test"
 		    workers = 1
+		    bpf = off
 		    accepted-domains = {"$org.test"}
 		    dns-servers = {"127.0.0.1:${port[dns]}"}
 		    protocol-log-folder = "$top/$dir/$org-protocol"

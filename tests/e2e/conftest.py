@@ -128,7 +128,7 @@ def make_relay(tmp_path):
 def proxy_config(port, hop_port, pki, receive="", send="", transport="", drain="60s"):
     """A partner connector that demands a certificate, and a next hop that is judged by name."""
     return f"""
-transport {{ fqdn = "mx.adatum.test" workers = 1 drain-timeout = "{drain}" {transport} }}
+transport {{ fqdn = "mx.adatum.test" workers = 1 bpf = off drain-timeout = "{drain}" {transport} }}
 certificate "edge" {{ chain = "{pki}/adatum.pem" key = "{pki}/adatum.key" }}
 receive-connector "partner" {{
   bindings = {{"127.0.0.1:{port}"}}

@@ -51,7 +51,7 @@ def section(kind, name, *defaults, **keywords):
 
 def transport(**keywords):
     return section("transport", None, {"fqdn": "mx.adatum.test", "workers": 1,
-                                       "drain-timeout": "2s"}, **keywords)
+                                       "drain-timeout": "2s", "bpf": "off"}, **keywords)
 
 
 def certificate(name="edge", leaf="adatum", folder=PKI):

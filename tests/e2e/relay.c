@@ -173,6 +173,7 @@ static void relay_write_config(const char *file, const struct relay_options *opt
 	(void)snprintf(hosts, sizeof(hosts), "{\"%s:%u\"}", suite.address, options->hop_port);
 	(void)fprintf(out,
 		"transport {\n\tfqdn = \"mx.adatum.test\"\n\tworkers = 1\n\tmax-sessions = 64\n"
+		"\tbpf = off\n"
 		"\tdrain-timeout = \"5s\"\n%s}\n"
 		"certificate \"own\" {\n\tchain = \"%s/adatum.pem\"\n\tkey = "
 		"\"%s/adatum.key\"\n}\n",

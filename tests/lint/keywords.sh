@@ -78,8 +78,8 @@ known word "$(awk '/_words\[\] = / { on = 1 } on { print } /};/ { on = 0 }' poli
 known word "$(awk '/loop_cap_names\[\] = / { on = 1 } on { print } /};/ { on = 0 }' relay/net/loop.c |
 	grep -oE '"[^"]+"' | tr -d '"')" "$conf"
 
-same counter "$(sed -nE 's/^[ \t]*X\(([a-z_]+)\).*/\1/p' relay/base/stats.h | sort)" \
-	"$(sed -nE 's/^\.It Va ([a-z_]+)$/\1/p' "$page" | sort)"
+same counter "$(sed -nE 's/^[ \t]*X\(([a-z0-9_]+)\).*/\1/p' relay/base/stats.h | sort)" \
+	"$(sed -nE 's/^\.It Va ([a-z0-9_]+)$/\1/p' "$page" | sort)"
 
 known event "$(find relay -name '*.c' -exec cat {} + | tr -s ' \t\n' ' ' |
 	grep -oE 'log_event\( ?LOG_LEVEL_[A-Z]+, [^,]+, "[^"]+"' |

@@ -171,7 +171,7 @@ static void test_read_mistakes(void **state)
 		{"10.0.0.1\nfabrikam.example\n", ":2: \"fabrikam.example\" is no address"},
 		{"10.0.0.0/8 OK\n", ":1: \"10.0.0.0/8 OK\" is more than one word"},
 		{"[\"10.0.0.1\"]", ":1: \"[?10.0.0.1?]\" is no address"},
-		{"10.0.0.1\n!10.0.0.1", ":2: \"10.0.0.1\" is excluded here and let in in line 1"},
+		{"10.0.0.1\n!10.0.0.1", ":2: 10.0.0.1 is excluded here and let in by line 1"},
 		{"# generation x\n10.0.0.1\n", ":1: a generation that is no number, expected"},
 		{"# generation 0\n", ":1: a generation that is no number"},
 		{"# generation 99999999999999999999\n", "no number"},

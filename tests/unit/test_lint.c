@@ -191,6 +191,45 @@ static const struct finding rows[] = {
 		"receive-connector p { type = partner bindings = \"127.0.0.1:2525\"\n"
 		" send-connector = inside }\n",
 		6, "for a partner, but open to all addresses"},
+	{"partners only, open to all",
+		CERTIFICATE INSIDE WAY PARTNER
+		"receive-connector p { domain-secure = yes tls = starttls\n"
+		" permission-groups = partners\n"
+		" bindings = \"127.0.0.1:2525\" send-connector = inside }\n",
+		6, "or remote-ip-partners to its name"},
+	{"all of no partners",
+		"transport { control-socket = \"/x\" partner-lists = certs }\n"
+		"receive-connector p { remote-ip-partners = \"*\"\n"
+		" bindings = \"127.0.0.1:2525\" send-connector = inside }\n" INSIDE,
+		2, "remote-ip-partners is all partners, and there is none"},
+	{"lists that nobody can change",
+		"transport { partner-lists = certs }\n" CERTIFICATE INSIDE DOOR WAY
+		"partner listed { domains = adatum.com trust-anchors = good.pem }\n"
+		"receive-connector p { remote-ip-partners = listed\n"
+		" bindings = \"127.0.0.1:2526\" send-connector = inside }\n",
+		10, "cannot be changed while the relay runs"},
+	{"an empty list",
+		"transport { control-socket = \"/x\" partner-lists = certs }\n" CERTIFICATE INSIDE
+			DOOR WAY PARTNER "receive-connector p { remote-ip-partners = \"*\"\n"
+		" bindings = \"127.0.0.1:2526\" send-connector = inside }\n",
+		9, "which receive-connector \"p\" (line 10) asks for, is empty"},
+	{"a list for nobody",
+		"transport { partner-lists = certs }\n" CERTIFICATE INSIDE DOOR WAY
+		"partner listed { domains = adatum.com trust-anchors = good.pem }\n",
+		9, "/certs/listed.list, and no receive-connector asks for it"},
+	{"anybody is a balancer",
+		INSIDE "receive-connector in { proxy-balancers = {10.0.0.1, \"0.0.0.0/0\"}\n"
+		       " bindings = \"127.0.0.1:2525\" send-connector = inside }\n",
+		2, "by its proxy-balancers everybody may announce any address"},
+	{"anybody is a front end",
+		INSIDE "receive-connector in { xclient-hosts = \"::/0\"\n"
+		       " bindings = \"127.0.0.1:2525\" send-connector = inside }\n",
+		2, "by its xclient-hosts everybody may announce any address"},
+	{"a front end that is not served",
+		INSIDE "receive-connector in { xclient-hosts = {10.0.0.1, 10.0.1.1}\n"
+		       " bindings = \"127.0.0.1:2525\" send-connector = inside\n"
+		       " remote-ip-ranges = \"10.0.0.0/24\" }\n",
+		2, "10.0.1.1 is one of xclient-hosts, and none of its remote-ip-ranges has it"},
 	{"a way that nobody takes",
 		CERTIFICATE INSIDE DOOR WAY PARTNER
 		"send-connector lost { smart-hosts = \"203.0.113.1\" }\n",
@@ -214,6 +253,7 @@ static const struct finding rows[] = {
 static void test_findings(void **state)
 {
 	(void)state;
+	put_file("certs/listed.list", "", 0644);
 	for (size_t i = 0; i < COUNT_OF(rows); i++)
 		if (lint_text(rows[i].text) != 1 || !found_at(rows[i].line, rows[i].fragment))
 			fail_msg("%s: expected line %u and \"%s\" alone, got:\n%s", rows[i].name,
@@ -369,9 +409,12 @@ static const char edge_defaults[] =
 	"Usage                                     : Custom\n"
 	"AllowUnsecuredPartners                    : False\n"
 	"ClientCertificate                         : none\n"
+	"ConnectionRateLimit                       : Unlimited\n"
 	"CrlFiles                                  : {}\n"
 	"Nul                                       : reject\n"
 	"PermanentTlsRefusals                      : False\n"
+	"ProxyBalancers                            : {}\n"
+	"RemoteIPPartners                          : {}\n"
 	"Revocation                                : hard\n"
 	"SendConnector                             : out\n"
 	"SpkiPins                                  : {}\n"
@@ -379,7 +422,8 @@ static const char edge_defaults[] =
 	"TlsDomain                                 : \n"
 	"TlsMin                                    : TLSv1.2\n"
 	"TlsMax                                    : TLSv1.3\n"
-	"TrustAnchors                              : \n";
+	"TrustAnchors                              : \n"
+	"XclientHosts                              : {}\n";
 
 /* EXCHANGE 3.2. */
 static const char send_defaults[] =
@@ -405,6 +449,7 @@ static const char send_defaults[] =
 	"TlsCertificateName                        : \n"
 	"TlsDomain                                 : \n"
 	"AllowUnsecuredPartners                    : False\n"
+	"ClientIdentity                            : none\n"
 	"ConnectTimeout                            : 00:00:30\n"
 	"ConnectionIdleTimeout                     : 00:00:30\n"
 	"ConnectionMaxAge                          : 00:05:00\n"
@@ -429,13 +474,19 @@ static const char transport_defaults[] =
 	"ProtocolLogMaxAge                         : 30.00:00:00\n"
 	"ProtocolLogMaxDirectorySize               : 250 MB (262,144,000 bytes)\n"
 	"ProtocolLogMaxFileSize                    : 10 MB (10,485,760 bytes)\n"
+	"Bpf                                       : auto\n"
+	"BpfPinFolder                              : /sys/fs/bpf/postern\n"
 	"CertificateStore                          : \n"
 	"CertificateExpiryWarning                  : 30.00:00:00\n"
+	"ControlGroup                              : \n"
+	"ControlSocket                             : \n"
 	"CrlCache                                  : \n"
 	"CrlFetchTimeout                           : 00:00:10\n"
 	"CrlRefreshInterval                        : 01:00:00\n"
+	"Door                                      : sk_lookup\n"
 	"DrainTimeout                              : 00:00:30\n"
 	"MaxSessions                               : 5000\n"
+	"PartnerLists                              : \n"
 	"Workers                                   : 0\n";
 
 static void show_text(const char *text)
@@ -474,13 +525,16 @@ static void test_show_values(void **state)
 	(void)state;
 	show_text(CERTIFICATE
 		"transport { accepted-domains = {a.example, \"*.b.example\"}\n"
-		" crl-fetch-timeout = 1500ms crl-refresh-interval = 7d }\n"
+		" crl-fetch-timeout = 1500ms crl-refresh-interval = 7d bpf = off\n"
+		" partner-lists = certs }\n"
 		"receive-connector in { type = partner tls-max = TLSv1.2 certificate = c\n"
 		" bindings = {\"0.0.0.0:25\", \"[::]:25\"} message-rate-limit = unlimited\n"
 		" remote-ip-ranges = {\"10.0.0.0-10.0.0.9\", \"2001:db8::/32\"}\n"
 		" max-message-size = 65537 message-rate-source = none size = without-value }\n"
 		"receive-connector hub { permission-groups = {internal, anonymous}\n"
-		" external-authoritative = yes bindings = \"127.0.0.1:26\" tls = implicit }\n"
+		" external-authoritative = yes bindings = \"127.0.0.1:26\" tls = implicit\n"
+		" remote-ip-partners = {one, two} connection-rate-limit = 60\n"
+		" proxy-balancers = {10.0.0.1, \"2001:db8::/64\"} xclient-hosts = 10.0.0.2 }\n"
 		"send-connector mx { address-spaces = {adatum.com, \"*.x.example;5\", \"*;9\"}\n"
 		" domain-secure = yes source-address = \"::1\" }\n"
 		"send-connector smart { address-spaces = \"--\" implicit-tls = yes\n"
@@ -496,6 +550,12 @@ static void test_show_values(void **state)
 	check_shown("AcceptedDomains", "{a.example, *.b.example}");
 	check_shown("CrlFetchTimeout", "00:00:01.500");
 	check_shown("CrlRefreshInterval", "7.00:00:00");
+	check_shown("Bpf", "off");
+	check_shown("RemoteIPRanges", "{}");
+	check_shown("RemoteIPPartners", "{one, two}");
+	check_shown("ConnectionRateLimit", "60");
+	check_shown("ProxyBalancers", "{10.0.0.1, 2001:db8::/64}");
+	check_shown("XclientHosts", "{10.0.0.2}");
 	check_shown("AuthMechanism", "Tls");
 	check_shown("PermissionGroups", "Partners");
 	check_shown("Usage", "Partner");

@@ -58,20 +58,20 @@ static void test_quota_full(void **state)
 
 	(void)state;
 	connector.max_inbound_connection = 2;
-	assert_int_equal(quota_enter(quota, &connector, &peer, &places[0]), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peer, false, &places[0]), QUOTA_OPEN);
 	peer = v4(2);
-	assert_int_equal(quota_enter(quota, &connector, &peer, &places[1]), QUOTA_OPEN);
-	assert_int_equal(quota_enter(quota, &connector, &peer, &places[2]), QUOTA_FULL);
-	assert_int_equal(quota_enter(quota, &connector, NULL, &places[2]), QUOTA_FULL);
+	assert_int_equal(quota_enter(quota, &connector, &peer, false, &places[1]), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peer, false, &places[2]), QUOTA_FULL);
+	assert_int_equal(quota_enter(quota, &connector, NULL, false, &places[2]), QUOTA_FULL);
 	assert_int_equal(quota_count(quota, &connector), 2);
 	assert_int_equal(quota_count(quota, &other), 0);
 	/* Another connector has its own count, and a refused place is none. */
 	quota_leave(&places[2]);
-	assert_int_equal(quota_enter(quota, &other, &peer, &places[2]), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &other, &peer, false, &places[2]), QUOTA_OPEN);
 	quota_leave(&places[0]);
 	quota_leave(&places[0]);
 	assert_int_equal(quota_count(quota, &connector), 1);
-	assert_int_equal(quota_enter(quota, &connector, &peer, &places[0]), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peer, false, &places[0]), QUOTA_OPEN);
 	for (unsigned i = 0; i < COUNT_OF(places); i++)
 		quota_leave(&places[i]);
 	assert_int_equal(quota_count(quota, &connector), 0);
@@ -104,14 +104,14 @@ static void test_quota_per_source(void **state)
 		struct quota_place first, second;
 
 		assert_int_equal(
-			quota_enter(quota, &connector, &cases[i].first, &first), QUOTA_OPEN);
-		assert_int_equal(quota_enter(quota, &connector, &cases[i].second, &second),
+			quota_enter(quota, &connector, &cases[i].first, false, &first), QUOTA_OPEN);
+		assert_int_equal(quota_enter(quota, &connector, &cases[i].second, false, &second),
 			cases[i].is_one ? QUOTA_SOURCE : QUOTA_OPEN);
 		assert_int_equal(quota_count(quota, &connector), cases[i].is_one ? 1 : 2);
 		quota_leave(&first);
 		quota_leave(&second);
-		assert_int_equal(
-			quota_enter(quota, &connector, &cases[i].second, &second), QUOTA_OPEN);
+		assert_int_equal(quota_enter(quota, &connector, &cases[i].second, false, &second),
+			QUOTA_OPEN);
 		quota_leave(&second);
 		quota_destroy(&quota);
 	}
@@ -130,24 +130,26 @@ static void test_quota_percentage(void **state)
 	connector.max_inbound_connection = 20;
 	connector.max_inbound_connection_percentage_per_source = 25;
 	/* 0 of 20*25% = 5; 1 of 19*25% = 4; 2 of 4; 3 of 4; 4 of 16*25% = 4: no more. */
-	while (quota_enter(quota, &connector, &greedy, &places[open]) == QUOTA_OPEN)
+	while (quota_enter(quota, &connector, &greedy, false, &places[open]) == QUOTA_OPEN)
 		open++;
 	assert_int_equal(open, 4);
 	for (uint8_t i = 0; i < 14; i++) {
 		struct ip other = v4((uint8_t)(100 + i));
 
 		assert_int_equal(
-			quota_enter(quota, &connector, &other, &places[open++]), QUOTA_OPEN);
+			quota_enter(quota, &connector, &other, false, &places[open++]), QUOTA_OPEN);
 	}
 	/* Two are free, a quarter of which is none: a new source gets one, nobody two. */
 	greedy = v4(50);
-	assert_int_equal(quota_enter(quota, &connector, &greedy, &places[open++]), QUOTA_OPEN);
-	assert_int_equal(quota_enter(quota, &connector, &greedy, &places[open]), QUOTA_SOURCE);
+	assert_int_equal(
+		quota_enter(quota, &connector, &greedy, false, &places[open++]), QUOTA_OPEN);
+	assert_int_equal(
+		quota_enter(quota, &connector, &greedy, false, &places[open]), QUOTA_SOURCE);
 	while (open > 0)
 		quota_leave(&places[--open]);
 	/* All of it: no share to keep to. */
 	connector.max_inbound_connection_percentage_per_source = 100;
-	while (quota_enter(quota, &connector, &greedy, &places[open]) == QUOTA_OPEN)
+	while (quota_enter(quota, &connector, &greedy, false, &places[open]) == QUOTA_OPEN)
 		open++;
 	assert_int_equal(open, 20);
 	while (open > 0)
@@ -156,7 +158,7 @@ static void test_quota_percentage(void **state)
 	connector.max_inbound_connection = 5000;
 	connector.max_inbound_connection_percentage_per_source = 2;
 	connector.max_inbound_connection_per_source = 20;
-	while (quota_enter(quota, &connector, &greedy, &places[open]) == QUOTA_OPEN)
+	while (quota_enter(quota, &connector, &greedy, false, &places[open]) == QUOTA_OPEN)
 		open++;
 	assert_int_equal(open, 20);
 	while (open > 0)
@@ -185,10 +187,10 @@ static void test_quota_rate(void **state)
 
 	(void)state;
 	connector.message_rate_limit = 60;
-	assert_int_equal(quota_enter(quota, &connector, &peer, &first), QUOTA_OPEN);
-	assert_int_equal(quota_enter(quota, &connector, &peer, &second), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peer, false, &first), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peer, false, &second), QUOTA_OPEN);
 	peer = v4(2);
-	assert_int_equal(quota_enter(quota, &connector, &peer, &other), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peer, false, &other), QUOTA_OPEN);
 	assert_int_equal(quota_message(&second, &connector, start), QUOTA_OPEN);
 	assert_int_equal(messages(&first, &connector, start), 59);
 	assert_int_equal(quota_message(&second, &connector, start + 59999), QUOTA_RATE);
@@ -202,7 +204,7 @@ static void test_quota_rate(void **state)
 	assert_int_equal(messages(&first, &connector, start), 0);
 	/* Leaving and coming back does not help. */
 	quota_leave(&other);
-	assert_int_equal(quota_enter(quota, &connector, &peer, &other), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peer, false, &other), QUOTA_OPEN);
 	assert_int_equal(messages(&other, &connector, start), 0);
 	connector.message_rate_source = RATE_SOURCE_NONE;
 	assert_int_equal(messages(&other, &connector, start), 1000);
@@ -232,27 +234,28 @@ static void test_quota_table(void **state)
 	connector.max_inbound_connection_per_source = 1;
 	connector.message_rate_limit = 5;
 	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(quota_enter(quota, &connector, &peers[i], &places[i]), QUOTA_OPEN);
+		assert_int_equal(
+			quota_enter(quota, &connector, &peers[i], false, &places[i]), QUOTA_OPEN);
 	assert_int_equal(untracked(), before + 1);
 	assert_int_equal(quota_count(quota, &connector), 3);
 	assert_int_equal(messages(&places[2], &connector, now_ms), 1000);
 	quota_leave(&places[2]);
 	/* It goes without having said anything. */
 	quota_leave(&places[0]);
-	assert_int_equal(quota_enter(quota, &connector, &peers[2], &places[2]), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peers[2], false, &places[2]), QUOTA_OPEN);
 	assert_int_equal(untracked(), before + 1);
 	assert_int_equal(messages(&places[2], &connector, now_ms), 5);
 	/* What was said long ago is forgotten. */
 	assert_int_equal(quota_message(&places[1], &connector, 0), QUOTA_OPEN);
 	quota_leave(&places[1]);
-	assert_int_equal(quota_enter(quota, &connector, &peers[0], &places[0]), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peers[0], false, &places[0]), QUOTA_OPEN);
 	assert_int_equal(untracked(), before + 1);
 	assert_int_equal(messages(&places[0], &connector, now_ms), 5);
 	/* What was said just now is not, though who said it is gone. */
 	quota_leave(&places[2]);
-	assert_int_equal(quota_enter(quota, &connector, &peers[1], &places[1]), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peers[1], false, &places[1]), QUOTA_OPEN);
 	assert_int_equal(untracked(), before + 2);
-	assert_int_equal(quota_enter(quota, &connector, &peers[2], &places[2]), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &connector, &peers[2], false, &places[2]), QUOTA_OPEN);
 	assert_int_equal(messages(&places[2], &connector, now_ms), 0);
 	for (unsigned i = 0; i < 3; i++)
 		quota_leave(&places[i]);
@@ -269,14 +272,16 @@ static void test_quota_names(void **state)
 	char name[32];
 
 	(void)state;
-	assert_int_equal(quota_enter(quota, &kept, &peer, &place), QUOTA_OPEN);
+	assert_int_equal(quota_enter(quota, &kept, &peer, false, &place), QUOTA_OPEN);
 	for (unsigned i = 0; i < 1000; i++) {
 		struct receive_connector connector = connector_open(name);
 
 		(void)snprintf(name, sizeof(name), "connector %u", i);
 		connector.max_inbound_connection = 1;
-		assert_int_equal(quota_enter(quota, &connector, &peer, &places[0]), QUOTA_OPEN);
-		assert_int_equal(quota_enter(quota, &connector, &peer, &places[1]), QUOTA_FULL);
+		assert_int_equal(
+			quota_enter(quota, &connector, &peer, false, &places[0]), QUOTA_OPEN);
+		assert_int_equal(
+			quota_enter(quota, &connector, &peer, false, &places[1]), QUOTA_FULL);
 		quota_leave(&places[0]);
 	}
 	assert_int_equal(quota_count(quota, &kept), 1);
@@ -285,7 +290,8 @@ static void test_quota_names(void **state)
 		struct receive_connector connector = connector_open(name);
 
 		(void)snprintf(name, sizeof(name), "busy %u", i);
-		assert_int_equal(quota_enter(quota, &connector, &peer, &places[i]), QUOTA_OPEN);
+		assert_int_equal(
+			quota_enter(quota, &connector, &peer, false, &places[i]), QUOTA_OPEN);
 	}
 	for (unsigned i = 0; i < COUNT_OF(places); i++)
 		quota_leave(&places[i]);
@@ -319,7 +325,7 @@ static void *visitor_run(void *arg)
 		struct ip peer = v4((uint8_t)((visitor->index + i) % 7));
 		struct quota_place place;
 
-		if (quota_enter(visitor->quota, &connector, &peer, &place) != QUOTA_OPEN)
+		if (quota_enter(visitor->quota, &connector, &peer, false, &place) != QUOTA_OPEN)
 			continue;
 		if (atomic_fetch_add(visitor->inside, 1) >= 3)
 			visitor->too_many++;
