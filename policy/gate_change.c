@@ -29,11 +29,12 @@ static int stage_copy(const struct cidr *from, struct cidr **to)
 	return from == NULL || *to != NULL ? 0 : cidr_copy_create(from, to);
 }
 
-static int stage_prefix(struct gate_stage *stage, unsigned b, const struct prefix *prefix)
+/* entry: what the prefix is in the new set; NULL: nothing. */
+static int stage_prefix(struct gate_stage *stage, unsigned b, const struct prefix *prefix,
+	const struct door_value *entry)
 {
 	const struct gate *gate = stage->gate;
 	const struct gate_binding *binding = &gate->bindings[b];
-	const struct door_value *entry = cidr_get(stage->set, prefix);
 	struct stage_tries *tries = &stage->tries[b];
 	struct door_value value;
 	int rc = 0;
@@ -56,8 +57,8 @@ static void stage_on_line(
 {
 	struct gate_stage *stage = owner;
 	const struct gate *gate = stage->gate;
+	const struct door_value *entry = sign == '+' ? &value : cidr_get(stage->set, prefix);
 
-	(void)value;
 	for (unsigned b = 0; stage->rc == 0 && b < gate->binding_count; b++) {
 		if (gate->bindings[b].lists[stage->partner->index] == NULL)
 			continue;
@@ -66,7 +67,7 @@ static void stage_on_line(
 				gate, &gate->bindings[b], stage->partner, prefix, &stage->mistakes);
 		/* After a mistake others are looked for, and nothing is made any more. */
 		if (stage->mistakes.count == 0)
-			stage->rc = stage_prefix(stage, b, prefix);
+			stage->rc = stage_prefix(stage, b, prefix, entry);
 	}
 }
 

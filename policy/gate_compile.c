@@ -29,6 +29,13 @@ static bool connector_announces(const struct receive_connector *connector)
 	return connector->proxy_balancer_count > 0 || connector->xclient_host_count > 0;
 }
 
+static void name_partner(
+	struct gate_binding *binding, unsigned p, const struct receive_connector *connector)
+{
+	binding->list_count += binding->lists[p] == NULL;
+	binding->lists[p] = connector;
+}
+
 static void name_partners(const struct gate *gate, struct gate_binding *binding,
 	const struct receive_connector *connector)
 {
@@ -39,7 +46,7 @@ static void name_partners(const struct gate *gate, struct gate_binding *binding,
 
 		for (unsigned p = 0; p < policy->partner_count; p++)
 			if (strcmp(name, "*") == 0 || strcmp(name, policy->partners[p].name) == 0)
-				binding->lists[p] = connector;
+				name_partner(binding, p, connector);
 	}
 }
 

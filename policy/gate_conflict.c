@@ -6,7 +6,7 @@
  * gate_conflict.c: what a partner's list may not have beside the rest of a binding. An operator
  * may not guess who wins, so each is a mistake.
  *
- * A prefix overlaps a range in part if it has one of the range's two ends. So, to check a set, only
+ * A prefix that overlaps a range in part has one of the range's two ends. So, to check a set, only
  * prefixes on the way to the ends are looked at, however many others there are.
  */
 
@@ -45,6 +45,8 @@ void gate_check_partners(const struct gate *gate, const struct gate_binding *bin
 {
 	const struct door_value *value = NULL;
 
+	if (binding->list_count <= 1)
+		return;
 	if (binding->rules != NULL)
 		value = cidr_get(binding->rules, prefix);
 	else if (binding_has_family(binding, prefix))
@@ -65,9 +67,13 @@ void gate_check_partners(const struct gate *gate, const struct gate_binding *bin
 				binding, partner, &gate->policy->partners[p], prefix, mistakes);
 }
 
-static bool prefix_has_one_end(const struct prefix *prefix, const struct ip_range *range)
+/* Some of the range is in the prefix, and neither is inside of the other, whatever the zone. */
+static bool prefix_has_part(const struct prefix *prefix, const struct ip_range *range)
 {
-	return prefix_has(prefix, &range->first) != prefix_has(prefix, &range->last);
+	const struct ip_range own = prefix_range(prefix);
+
+	return prefix_has(prefix, &range->first) != prefix_has(prefix, &range->last) &&
+	       !(ip_range_has(range, &own.first) && ip_range_has(range, &own.last));
 }
 
 /* A range of one zone is narrower than the prefix, and not equal. */
@@ -86,7 +92,7 @@ static void check_range(const struct gate *gate, const struct gate_binding *bind
 	const bool is_equal = prefix_is_range(prefix, range);
 	char text[PREFIX_TEXT_BYTES], taken[IP_RANGE_TEXT_BYTES], at[64];
 
-	if (!is_equal && !prefix_has_one_end(prefix, range))
+	if (!is_equal && !prefix_has_part(prefix, range))
 		return;
 	address_print(binding->address, at, sizeof(at));
 	complain(mistakes,

@@ -38,7 +38,8 @@ struct gate_binding {
 	const struct receive_connector **connectors; /* enabled, with this binding */
 	unsigned connector_count;
 	const struct receive_connector **lists; /* by partner: who names it here, or NULL */
-	struct cidr *base;                      /* of ranges, and of who serves everybody */
+	unsigned list_count;
+	struct cidr *base; /* of ranges, and of who serves everybody */
 	struct cidr *balancers;
 	struct cidr *marks; /* prefixes of zoned, with DOOR_ZONED */
 	struct gate_zoned *zoned;

@@ -37,15 +37,17 @@ bool ip_list_name_is_valid(const char *partner);
 bool ip_list_path(const char *folder, const char *partner, char *out, size_t out_bytes);
 
 /*
- * Reads a partner's file. One that is not there is an empty list of generation 0. Mistakes are
- * lines on errors, "FILE:LINE: what, expected ...", and nothing is read: -EINVAL; or -errno.
+ * Reads a partner's file. One that is not there is an empty list of generation 0, one without a
+ * generation was made by hand and has 1. Mistakes are lines on errors, "FILE:LINE: what, expected
+ * ...", and nothing is read: -EINVAL; or -errno, -EISDIR or -ENOTSUP for what is no file.
  */
 NODISCARD int ip_list_read(const char *path, FILE *errors, struct ip_list *out);
 
 /*
  * Replaces the file: a new one beside it, flushed to the disk, renamed over it, the folder flushed.
- * On failure (-errno) the old file is as it was. Its owner and mode stay those of the old file;
- * a new one is 0640.
+ * On failure (-errno) the old file is as it was, unless flushing the folder failed. Owner and mode
+ * stay those of the old file as far as we may; a group that cannot stay loses its rights. A
+ * first file is 0640, and belongs to the owner of the folder if root makes it.
  */
 NODISCARD int ip_list_write(const char *path, const char *partner, const struct ip_list *list);
 
@@ -55,7 +57,8 @@ enum ip_list_format {
 	IP_LIST_POSTFIX_CIDR, /* cidr_table(5): "network/length result"; if/endif are mistakes */
 	IP_LIST_JSON, /* array of texts as in PLAIN, or of objects with "cidr", "range" or "ip" and
 			 maybe "exclude": true; or an object with one of these in "ranges" or
-			 "prefixes" */
+			 "prefixes". Also what AWS ("ip_prefix", "ipv6_prefixes") and Google
+			 ("ipv4Prefix") publish */
 };
 
 /* "auto", "plain", "postfix-cidr", "json"; false: no such format. */
@@ -66,7 +69,8 @@ bool ip_list_format_parse(const char *word, enum ip_list_format *out);
  * behind a prefix are dropped and noted (notes may be NULL), and so is an entry that stands there
  * twice or is covered by another. The same prefix once in and once excluded is a mistake. A
  * Postfix table's first match wins, our longest prefix: an entry that an earlier, wider one
- * hides there is a mistake. After a mistake nothing is read: -EINVAL. At most 20 mistakes are told.
+ * hides there is a mistake, unless both say the same. After a mistake nothing is read: -EINVAL. At
+ * most 20 mistakes are told, and 20 notes.
  */
 NODISCARD int ip_list_import(FILE *in, const char *name, enum ip_list_format format, FILE *errors,
 	FILE *notes, struct cidr **out);

@@ -27,12 +27,15 @@ const char *ip_import_quote(const char *text, size_t len, char out[static IP_IMP
 	for (; used < len && used < room; used++) {
 		const char byte = text[used];
 
-		out[used] = byte >= ' ' && byte < 0x7f && byte != '"' ? byte : '?';
+		out[used] = '?';
+		if (byte >= ' ' && byte < 0x7f && byte != '"')
+			out[used] = byte;
 	}
 	(void)snprintf(out + used, 4, "%s", used < len ? "..." : "");
 	return out;
 }
 
+PRINTF_LIKE(4, 0)
 static void import_say(
 	const struct ip_import *import, FILE *file, unsigned line, const char *format, va_list args)
 {

@@ -42,7 +42,8 @@ static char scan_peek(struct json_scan *scan)
 		memchr(" \t\r\n", scan->text[scan->at + bytes], 4) != NULL)
 		bytes++;
 	scan_skip(scan, bytes);
-	return scan->at < scan->len ? scan->text[scan->at] : '\0';
+	/* The text has one behind its end. */
+	return scan->text[scan->at];
 }
 
 static void scan_fail(struct json_scan *scan, const char *expected)

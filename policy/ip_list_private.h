@@ -53,7 +53,7 @@ void ip_import_entry(struct ip_import *import, unsigned line, const char *text, 
 /* The same with "!" in front, or not. */
 void ip_import_plain(struct ip_import *import, unsigned line, const char *text);
 
-/* All of a text. */
+/* All of a text, which has a NUL behind it. */
 void ip_import_json(struct ip_import *import, const char *text, size_t len);
 
 /*

@@ -23,18 +23,6 @@
 /* Beside a file that is replaced. */
 #define NEW_SUFFIX ".new"
 
-/* A keyword of the transport section, although the configuration as a whole may not be valid yet:
- * it may name certificates that are still to be made here. NULL: it is not set. */
-static const char *config_word(struct config *config, const char *keyword)
-{
-	const struct config_value *value = NULL;
-
-	for (unsigned s = 0; value == NULL && s < config->section_count; s++)
-		if (config->sections[s].kind == SECTION_TRANSPORT)
-			value = config_next(config, s, keyword, NULL);
-	return value == NULL ? NULL : value->text;
-}
-
 /*
  * The folder that the configuration names; NULL after a message. Whoever only reads gets "" where
  * it is not set, since there may be certificate sections.
@@ -44,7 +32,7 @@ static const char *store_of_config(
 {
 	static char folder[PATH_MAX];
 	const char *slash = strrchr(ctl->config, '/');
-	const char *value = rc < 0 ? NULL : config_word(config, "certificate-store");
+	const char *value = rc < 0 ? NULL : ctl_config_word(config, "certificate-store");
 
 	if (rc < 0 && (rc != -ENOENT || ctl->config_is_given)) {
 		ctl_error("%s: %s", ctl->config,
@@ -74,7 +62,7 @@ static const char *store_of_config(
  */
 static int store_find_owner(struct cert_store *store, struct config *config)
 {
-	const char *user = geteuid() == 0 ? config_word(config, "user") : NULL;
+	const char *user = geteuid() == 0 ? ctl_config_word(config, "user") : NULL;
 	const struct passwd *entry;
 
 	if (user == NULL)

@@ -4,10 +4,10 @@
 /*
  * ctl.h: what the commands of posternctl share: their table, options, printed tables.
  *
- * A command is one or two words and a function. Each family of commands has a table of its
+ * A command is a few words and a function. Each family of commands has a table of its
  * own (ctl_cert_commands) that main.c lists; "posternctl --help" is made from the tables, and
- * tests/lint/keywords.sh compares it with posternctl.8. posternctl talks to no relay: it reads
- * the configuration and files, and ends.
+ * tests/lint/keywords.sh compares it with posternctl.8. Most commands read the configuration and
+ * files, and end; "partner NAME ip" and "door" ask the relay that runs (control.h).
  *
  * Answers go to standard output, everything else to standard error, as one line that begins
  * with "posternctl: ". Exit status: CTL_OK, CTL_FAILED, CTL_USAGE.
@@ -19,6 +19,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+struct config;
 struct policy;
 
 enum {
@@ -36,10 +37,11 @@ struct ctl {
 };
 
 struct ctl_command {
-	const char *words; /* "cert list", "explain" */
+	const char *words; /* "cert list"; a word NAME is any: "partner NAME ip list" */
 	const char *usage; /* arguments, as the help shows them; "\n" breaks the line */
 	const char *help;  /* one line */
-	/* argv[0] is the first argument behind the words; argv is NULL-terminated. */
+	/* argv[0] is what stood for NAME, or the first argument behind the words; argv is
+	 * NULL-terminated. */
 	int (*run)(struct ctl *ctl, const struct ctl_command *command, int argc, char **argv);
 };
 
@@ -55,7 +57,7 @@ enum ctl_option_kind {
 	CTL_OPTION_NUMBER, /* int64_t between min and max */
 };
 
-#define CTL_LIST_MAX 64
+#define CTL_LIST_MAX 512
 
 struct ctl_list {
 	const char *texts[CTL_LIST_MAX];
@@ -81,11 +83,21 @@ NODISCARD int ctl_options_read(struct ctl *ctl, const struct ctl_command *comman
 /* "posternctl: ...", one line on standard error. */
 void ctl_error(const char *format, ...) PRINTF_LIKE(1, 2);
 
+/* "posternctl: note: ...": it is done, and there is something to know about it. */
+void ctl_note(const char *format, ...) PRINTF_LIKE(1, 2);
+
+/* From here on errors go into text instead, the last one stays; NULL ends that. */
+void ctl_error_divert(char *text, size_t bytes);
+
 /* Prints the usage of one command; returns CTL_USAGE. */
 int ctl_usage(const struct ctl_command *command, FILE *file);
 
 /* The configuration; its mistakes go to standard error. NULL: there is no valid one. */
 struct policy *ctl_policy_create(const struct ctl *ctl);
+
+/* A keyword of the transport section, although the configuration as a whole may not be valid: it
+ * may name certificates that are still to be made. NULL: it is not set. */
+const char *ctl_config_word(const struct config *config, const char *keyword);
 
 /* ---- tables */
 
@@ -101,6 +113,7 @@ struct ctl_table {
 	unsigned column_count;
 	struct ctl_row *rows;
 	unsigned row_count;
+	unsigned right; /* bits of the columns that are numbers */
 	bool out_of_memory;
 };
 
@@ -117,6 +130,9 @@ int ctl_table_finish(const struct ctl *ctl, struct ctl_table *table);
  * are padded to the longest), or one JSON object. The table has two columns.
  */
 int ctl_table_finish_list(const struct ctl *ctl, struct ctl_table *table);
+
+/* As JSON has it, with its quotes. */
+void ctl_print_json(const char *text);
 
 /* One line of a file that comes from elsewhere: control characters are printed as "?". */
 void ctl_print_safe(const char *text);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/ctl/ctl.h"
 
-#include "policy/policy.h"
+#include "policy/config.h"
 #include "relay/ctl/ask.h"
+#include "relay/ctl/door.h"
+#include "relay/ctl/partner_ip.h"
 #include <errno.h>
 #include <string.h>
 
@@ -19,6 +21,8 @@ static const struct ctl_command *const families[] = {
 	ctl_connector_commands,
 	ctl_explain_commands,
 	ctl_partner_commands,
+	ctl_partner_ip_commands,
+	ctl_door_commands,
 };
 
 static const char usage[] =
@@ -68,16 +72,33 @@ struct policy *ctl_policy_create(const struct ctl *ctl)
 	return rc < 0 ? NULL : policy;
 }
 
-/* How many arguments the words of a command take, if these are it; else 0. */
-static int command_match(const struct ctl_command *command, char **argv)
+const char *ctl_config_word(const struct config *config, const char *keyword)
+{
+	const struct config_value *value = NULL;
+
+	for (unsigned s = 0; value == NULL && s < config->section_count; s++)
+		if (config->sections[s].kind == SECTION_TRANSPORT)
+			value = config_next(config, s, keyword, NULL);
+	return value == NULL ? NULL : value->text;
+}
+
+/*
+ * How many arguments the words of a command take, if these are it; else 0. A word NAME is any
+ * argument but an option; out_name is which, or -1.
+ */
+static int command_match(const struct ctl_command *command, char *const *argv, int *out_name)
 {
 	const char *words = command->words;
 	int taken = 0;
 
+	*out_name = -1;
 	while (argv[taken] != NULL) {
 		size_t len = strcspn(words, " ");
 
-		if (strlen(argv[taken]) != len || memcmp(argv[taken], words, len) != 0)
+		if (len == strlen("NAME") && memcmp(words, "NAME", len) == 0 &&
+			strncmp(argv[taken], "--", 2) != 0)
+			*out_name = taken;
+		else if (strlen(argv[taken]) != len || memcmp(argv[taken], words, len) != 0)
 			return 0;
 		taken++;
 		words += len;
@@ -88,16 +109,38 @@ static int command_match(const struct ctl_command *command, char **argv)
 	return 0;
 }
 
+/*
+ * The command of most words, so that "partner list ip add" is about a partner called "list". Moves
+ * its NAME, if it has one, in front of the arguments; out_taken is how many words there are before
+ * these.
+ */
 static const struct ctl_command *command_find(char **argv, int *out_taken)
 {
+	const struct ctl_command *found = NULL;
+	int name = -1;
+
+	*out_taken = 0;
 	for (unsigned i = 0; i < COUNT_OF(families); i++) {
 		for (const struct ctl_command *row = families[i]; row->words != NULL; row++) {
-			*out_taken = command_match(row, argv);
-			if (*out_taken > 0)
-				return row;
+			int at = -1;
+			int taken = command_match(row, argv, &at);
+
+			if (taken <= *out_taken)
+				continue;
+			*out_taken = taken;
+			found = row;
+			name = at;
 		}
 	}
-	return NULL;
+	if (name >= 0) {
+		char *moved = argv[name];
+
+		(*out_taken)--;
+		for (; name < *out_taken; name++)
+			argv[name] = argv[name + 1];
+		argv[name] = moved;
+	}
+	return found;
 }
 
 /* The options before the command, up to the first word. */

@@ -6,12 +6,42 @@
 #include <stdarg.h>
 #include <string.h>
 
+/* Where errors go while a screen is drawn. */
+static struct {
+	char *text;
+	size_t bytes;
+} divert;
+
+void ctl_error_divert(char *text, size_t bytes)
+{
+	divert.text = text;
+	divert.bytes = bytes;
+}
+
 void ctl_error(const char *format, ...)
 {
 	va_list args;
 
 	va_start(args, format);
+	if (divert.text != NULL) {
+		(void)vsnprintf(divert.text, divert.bytes, format, args);
+		va_end(args);
+		return;
+	}
 	(void)fputs("posternctl: ", stderr);
+	(void)vfprintf(stderr, format, args);
+	(void)fputc('\n', stderr);
+	va_end(args);
+}
+
+void ctl_note(const char *format, ...)
+{
+	va_list args;
+
+	/* Behind what it is about, where both go to one place. */
+	(void)fflush(stdout);
+	va_start(args, format);
+	(void)fputs("posternctl: note: ", stderr);
 	(void)vfprintf(stderr, format, args);
 	(void)fputc('\n', stderr);
 	va_end(args);
@@ -48,7 +78,7 @@ static int option_set(const struct ctl_option *option, const char *value)
 	case CTL_OPTION_LIST:
 		list = option->out;
 		if (list->count == CTL_LIST_MAX) {
-			ctl_error("--%s: more than %d times", option->name, CTL_LIST_MAX);
+			ctl_error("more than %d times %s", CTL_LIST_MAX, option->name);
 			return -EINVAL;
 		}
 		list->texts[list->count++] = value;

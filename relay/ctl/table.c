@@ -21,7 +21,7 @@ void ctl_print_safe(const char *text)
 		(void)putchar((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text);
 }
 
-static void print_json(const char *text)
+void ctl_print_json(const char *text)
 {
 	(void)putchar('"');
 	for (; *text != '\0'; text++) {
@@ -74,11 +74,16 @@ static int table_free(struct ctl_table *table)
 	return out_of_memory ? CTL_FAILED : CTL_OK;
 }
 
-static void print_cell(const char *text, int width, bool is_last)
+static void print_cell(const struct ctl_table *table, unsigned column, const char *text, int width)
 {
+	const bool is_last = column + 1 == table->column_count;
+	const int blanks = width - text_columns(text);
+
+	if ((table->right & BIT(column)) != 0)
+		(void)printf("%*s", blanks, "");
 	ctl_print_safe(text);
 	if (!is_last)
-		(void)printf("%*s", width - text_columns(text) + 2, "");
+		(void)printf("%*s", (table->right & BIT(column)) != 0 ? 2 : blanks + 2, "");
 }
 
 static void table_print(const struct ctl_table *table)
@@ -94,12 +99,11 @@ static void table_print(const struct ctl_table *table)
 		}
 	}
 	for (unsigned j = 0; j < table->column_count; j++)
-		print_cell(table->columns[j], widths[j], j + 1 == table->column_count);
+		print_cell(table, j, table->columns[j], widths[j]);
 	(void)putchar('\n');
 	for (unsigned i = 0; i < table->row_count; i++) {
 		for (unsigned j = 0; j < table->column_count; j++)
-			print_cell(
-				table->rows[i].cells[j], widths[j], j + 1 == table->column_count);
+			print_cell(table, j, table->rows[i].cells[j], widths[j]);
 		(void)putchar('\n');
 	}
 }
@@ -111,9 +115,9 @@ static void table_print_json(const struct ctl_table *table)
 		(void)fputs(i == 0 ? "\n  {" : ",\n  {", stdout);
 		for (unsigned j = 0; j < table->column_count; j++) {
 			(void)fputs(j == 0 ? "" : ", ", stdout);
-			print_json(table->columns[j]);
+			ctl_print_json(table->columns[j]);
 			(void)fputs(": ", stdout);
-			print_json(table->rows[i].cells[j]);
+			ctl_print_json(table->rows[i].cells[j]);
 		}
 		(void)putchar('}');
 	}
@@ -150,9 +154,9 @@ int ctl_table_finish_list(const struct ctl *ctl, struct ctl_table *table)
 
 		if (ctl->json) {
 			(void)fputs(i == 0 ? "\n  " : ",\n  ", stdout);
-			print_json(cells[0]);
+			ctl_print_json(cells[0]);
 			(void)fputs(": ", stdout);
-			print_json(cells[1]);
+			ctl_print_json(cells[1]);
 			continue;
 		}
 		(void)printf("%-*s : ", width, cells[0]);

@@ -99,13 +99,16 @@ same option \
 
 # "cert list" for each command, "cert list --all" for each of its options, "--config" for an option
 # of all commands. In the help a command begins with two blanks, goes on with eight, and a tab
-# begins what it does.
+# begins what it does. A NAME belongs to the command when another word of it follows.
 commands_help() {
 	"$posternctl" --help | awk '
 		/^  -/ { print $1 }
 		/^  [a-z]/ {
 			command = $1
-			for (i = 2; i <= NF && $i ~ /^[a-z][a-z-]*$/; i++) command = command " " $i
+			for (i = 2; i <= NF; i++) {
+				if ($i !~ /^[a-z][a-z-]*$/ && !($i == "NAME" && $(i + 1) ~ /^[a-z]/)) break
+				command = command " " $i
+			}
 			print command
 		}
 		/^  [a-z]|^        / {
@@ -126,6 +129,11 @@ commands_page() {
 				if (words[i] ~ /^\.?Ic$/) {
 					while (i < n && words[i + 1] ~ /^[a-z][a-z-]*$/)
 						command = command (command == "" ? "" : " ") words[++i]
+					if (words[i + 1] words[i + 2] words[i + 3] ~ /^\.?ArNAME\.?Ic$/) {
+						command = command " NAME"
+						i += 2
+						continue
+					}
 					print command
 				} else if (words[i] ~ /^\.?Fl$/)
 					print command (command == "" ? "" : " ") "-" words[++i]

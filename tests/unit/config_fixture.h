@@ -138,7 +138,7 @@ static inline int fixture_setup(void **state)
 static inline void empty_folder(const char *path)
 {
 	DIR *dir = opendir(path);
-	char name[512];
+	char name[1024];
 
 	for (struct dirent *entry = dir == NULL ? NULL : readdir(dir); entry != NULL;
 		entry = readdir(dir)) {

@@ -192,6 +192,25 @@ static inline struct cidr *set_of(const char *words)
 	return set;
 }
 
+/* So many neighbours, from a number on. */
+static inline struct cidr *set_of_row(
+	bool is_v6, unsigned first, unsigned count, unsigned connector)
+{
+	struct cidr *set = NULL;
+
+	assert_int_equal(cidr_create(&set), 0);
+	for (unsigned i = first; i < first + count; i++) {
+		struct prefix prefix = {.ip.is_v6 = is_v6, .bits = is_v6 ? 128 : 32};
+		uint32_t number = htonl(0x0a000000 + i);
+
+		memcpy(prefix.ip.bytes + (is_v6 ? 12 : 0), &number, 4);
+		assert_int_equal(cidr_put(set, &prefix,
+					 (struct door_value){.connector = (uint16_t)connector}),
+			0);
+	}
+	return set;
+}
+
 /* A binding with its set, in force. */
 static inline unsigned door_serve(
 	struct kernel_door *door, const char *local, uint16_t port, const char *words)

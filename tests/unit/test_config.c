@@ -5,6 +5,7 @@
  * set, the examples, and that nothing is left behind.
  */
 
+#include "policy/gate.h"
 #include "policy/lint.h"
 #include "tests/unit/config_fixture.h"
 
@@ -385,6 +386,36 @@ static void check_lint(const char *path, const struct policy *policy)
 	free(found);
 }
 
+/* The folder of lists that an example names. */
+static void put_lists(void)
+{
+	char path[512];
+
+	(void)snprintf(path, sizeof(path), "%s/lists", folder);
+	assert_int_equal(mkdir(path, 0700), 0);
+	put_file("lists/fabrikam.list", "198.51.100.0/24\n!198.51.100.7\n", 0640);
+	put_file("lists/treyresearch.list", "", 0640);
+}
+
+static void remove_lists(void)
+{
+	char path[512];
+
+	(void)snprintf(path, sizeof(path), "%s/lists", folder);
+	empty_folder(path);
+}
+
+/* Who may connect can be told. */
+static void check_gate(const char *path, const struct policy *policy)
+{
+	struct gate *gate = NULL;
+
+	if (gate_create(policy, NULL, stderr, &gate) != 0)
+		fail_msg("%s: no gate", path);
+	assert_in_range(gate_binding_count(gate), 1, 8);
+	gate_destroy(&gate);
+}
+
 /* Every example loads without a word. Each beginning of one is refused or loads, but does no harm.
  */
 static void test_examples(void **state)
@@ -397,6 +428,7 @@ static void test_examples(void **state)
 		skip(); /* run from the project's folder */
 		return;
 	}
+	put_lists();
 	for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
 		struct policy *policy = NULL;
 		char path[300];
@@ -410,6 +442,7 @@ static void test_examples(void **state)
 		if (load_text(text, &policy) != 0 || said[0] != '\0')
 			fail_msg("%s: %s", path, said);
 		check_lint(path, policy);
+		check_gate(path, policy);
 		policy_destroy(&policy);
 		for (size_t len = strlen(text); len > 0; len -= len > 7 ? 7 : len) {
 			text[len] = '\0';
@@ -423,7 +456,8 @@ static void test_examples(void **state)
 		count++;
 	}
 	(void)closedir(dir);
-	assert_true(count >= 6);
+	remove_lists();
+	assert_true(count >= 7);
 }
 
 /* The sanitizer build counts leaks exactly; this sees growth in every build. */

@@ -374,13 +374,16 @@ static void test_no_conflicts(void **state)
 		{"172.16.0.1", "192.0.2.1", 25, 0, "a/q", false},
 		{"10.0.1.6", "192.0.2.1", 25, 0, "a/p", false},
 		{"10.0.1.5", "192.0.2.1", 25, 0, "b", false},
-		{"10.0.0.1", "192.0.2.1", 25, 0, "b", false},
+		{"10.0.0.129", "192.0.2.1", 25, 0, "b", false},
+		/* Inside, with one end of it. */
+		{"10.0.0.1", "192.0.2.1", 25, 0, "a/p", false},
+		{"10.0.0.255", "192.0.2.1", 25, 0, "a/p", false},
 		{"10.0.2.1", "192.0.2.1", 25, 0, "a/q", false},
 	};
 
 	(void)state;
 	/* Own ranges; a piece of a range; around and inside of others; another's, elsewhere. */
-	put_list("p", "10.0.1.6/31\n192.0.2.0/24\n");
+	put_list("p", "10.0.1.6/31\n192.0.2.0/24\n10.0.0.0/25\n10.0.0.192/26\n");
 	put_list("q", "172.16.0.0/30\n10.0.0.0/16\n!10.0.0.7\n192.0.2.0/25\n");
 	check_text(CONFLICT_TEXT, rows, COUNT_OF(rows));
 	put_list("p", "10.0.1.6/31\n192.0.2.0/24\n");

@@ -157,12 +157,13 @@ static bool contradicts(
 				return true;
 		for (unsigned i = 0; d != c && i < other->remote_ip_range_count; i++) {
 			const struct ip_range *range = &other->remote_ip_ranges[i];
-			const bool has_first = ip_range_has(&own, &range->first);
-			const bool has_last = ip_range_has(&own, &range->last);
+			const struct ip_range all = {.first = range->first, .last = range->last};
+			const bool holds = ip_range_holds(&all, &own);
+			const bool is_held = ip_range_holds(&own, &all);
 
-			if (has_first != has_last ||
-				(range->zone == 0 && ip_range_holds(range, &own) &&
-					ip_range_holds(&own, range)))
+			/* In part, or equal; what is of one zone is never equal. */
+			if (ip_range_overlaps(&all, &own) && holds == is_held &&
+				!(holds && range->zone != 0))
 				return true;
 		}
 	}
