@@ -21,10 +21,11 @@ void identity_common_name(const char *subject, char out[static XCLIENT_TEXT_BYTE
 	size_t len;
 
 	out[0] = '\0';
-	/* Attributes stand between commas; a comma inside of a value has a backslash. */
+	/* Attributes stand between commas; a comma inside of a value has a backslash before it. */
 	while (strncasecmp(subject, "CN=", 3) != 0) {
-		subject = strchr(subject, ',');
-		if (subject == NULL)
+		while (*subject != ',' && *subject != '\0')
+			subject += *subject == '\\' && subject[1] != '\0' ? 2 : 1;
+		if (*subject == '\0')
 			return;
 		subject++;
 	}

@@ -140,6 +140,7 @@ static void fault_check_replace(
 			   &answer, NULL),
 		"no answer");
 	case_check(!answer.ok && answer.message[0] != '\0', "it was done: %s", answer.raw);
+	answer.message[strcspn(answer.message, "\n")] = '\0';
 	visit_all(fault_old, COUNT_OF(fault_old), by_kernel);
 	case_note("%.300s", answer.message);
 	case_check(
@@ -205,7 +206,7 @@ static unsigned long fault_read(const char *folder, const char *file)
 /* Control groups, of which those of the memory lie in root; their files' names. */
 struct fault_group {
 	char root[PLACE_PATH_BYTES];
-	char folder[PLACE_PATH_BYTES + 32];
+	char folder[PLACE_PATH_BYTES];
 	const char *limit, *usage;
 };
 
@@ -213,8 +214,7 @@ static void fault_make_group(struct fault_group *group)
 {
 	(void)place_path("cgroup", group->root);
 	(void)mkdir(group->root, 0755);
-	(void)snprintf(
-		group->folder, sizeof(group->folder), "%s/door-%d", group->root, (int)getpid());
+	(void)place_group(group->folder);
 	group->limit = "memory.max";
 	group->usage = "memory.current";
 	if (mount("none", group->root, "cgroup2", 0, NULL) == 0) {
@@ -238,6 +238,23 @@ static void fault_join(const char *folder)
 	case_check(fault_write(folder, "cgroup.procs", "0"), "%s: %s", folder, strerror(errno));
 }
 
+/* The kernel's caches of nodes may need a moment until they have heard of the new limit. */
+static void fault_try_again(const struct daemon *daemon, const struct text *list)
+{
+	struct daemon_answer answer = {0};
+
+	for (unsigned tries = 0; tries < 20 && !answer.ok; tries++) {
+		if (tries > 0)
+			pause_ms(50);
+		case_check(
+			daemon_ask(daemon,
+				"{\"command\": \"partner-ip-replace\", \"partner\": \"friends\"}",
+				list, &answer, NULL),
+			"no answer");
+	}
+	case_check(answer.ok, "with memory it does not work: %s", answer.raw);
+}
+
 static void fault_no_memory(bool by_kernel)
 {
 	struct fault_group group;
@@ -259,11 +276,11 @@ static void fault_no_memory(bool by_kernel)
 	case_check(fault_write(group.folder, group.limit, bytes), "no limit of memory: %s",
 		strerror(errno));
 	fault_check_replace(&daemon, &list, by_kernel);
-	/* With memory it works again. */
+	/* With memory it works again, as the message says. */
 	case_check(fault_write(group.folder, group.limit,
 			   strcmp(group.limit, "memory.max") == 0 ? "max" : "-1"),
 		"no end of the limit");
-	daemon_change(&daemon, "partner-ip-replace", list.data, NULL, NULL);
+	fault_try_again(&daemon, &list);
 	visit_all(
 		(const struct visit[]){
 			{.from = LARGE_A_PEER, .to = CASE_V4, .greeting = "friends"}},
@@ -352,7 +369,9 @@ static void fault_killed(bool by_kernel, bool is_relay)
 		char after;
 		pid_t client = fault_start_replace(&daemon, &lists[before == 'A']);
 
-		pause_ms((unsigned)((unsigned long)random() % (long_ms + long_ms / 4 + 1)));
+		/* Every other time early on, while the request is on its way. */
+		pause_ms((unsigned)((unsigned long)random() %
+				    (i % 2 == 0 ? 2 * long_ms + 1 : long_ms / 8 + 1)));
 		if (is_relay)
 			daemon_kill(&daemon);
 		(void)kill(client, SIGKILL);

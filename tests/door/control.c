@@ -163,10 +163,13 @@ static void control_read_lag(const json_t *lag, struct daemon_door *out)
 	json_array_foreach(counts, i, one)
 	{
 		unsigned long below = control_number(one, "below_us");
-		int more = snprintf(out->lag + len, sizeof(out->lag) - len, "%s%s%lu us: %lu",
-			len == 0 ? "" : ", ", below == 0 ? "longer than " : "<", below,
-			control_number(one, "turns"));
+		char limit[32];
+		int more;
 
+		(void)snprintf(limit, sizeof(limit), "<%lu us", below);
+		more = snprintf(out->lag + len, sizeof(out->lag) - len, "%s%s: %lu",
+			len == 0 ? "" : ", ", below == 0 ? "more" : limit,
+			control_number(one, "turns"));
 		if (more < 0 || len + (size_t)more >= sizeof(out->lag))
 			return;
 		len += (size_t)more;

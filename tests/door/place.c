@@ -67,6 +67,14 @@ bool place_is_possible(char *why, size_t why_bytes)
 
 /* The processes: this one, which keeps the time; the first of the namespaces, which it kills. */
 
+/* The only thing that would outlive the namespaces. */
+static void place_remove_group(void)
+{
+	char path[PLACE_PATH_BYTES];
+
+	(void)rmdir(place_group(path));
+}
+
 static _Noreturn void place_guard(
 	void (*run)(const void *data), const void *data, unsigned seconds_max)
 {
@@ -87,6 +95,7 @@ static _Noreturn void place_guard(
 	(void)alarm(seconds_max);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
+	place_remove_group();
 	if (WIFSIGNALED(status))
 		case_fail("the case was killed by signal %d", WTERMSIG(status));
 	_exit(WEXITSTATUS(status));
@@ -179,6 +188,14 @@ static void place_make_network(void)
 const char *place_path(const char *name, char out[static PLACE_PATH_BYTES])
 {
 	(void)snprintf(out, PLACE_PATH_BYTES, "%s/place/%s", suite.dir, name);
+	return out;
+}
+
+const char *place_group(char out[static PLACE_PATH_BYTES])
+{
+	const char *unique = strrchr(suite.dir, '/');
+
+	(void)snprintf(out, PLACE_PATH_BYTES, "%s/place/cgroup%s", suite.dir, unique);
 	return out;
 }
 

@@ -30,6 +30,12 @@ void place_make(void);
 /* suite.dir/place/NAME. Returns out. */
 const char *place_path(const char *name, char out[static PLACE_PATH_BYTES]);
 
+/*
+ * Where a case may make a control group, on a file system that it mounts at "cgroup"; it is removed
+ * when the case has ended. Returns out.
+ */
+const char *place_group(char out[static PLACE_PATH_BYTES]);
+
 /* The number behind key in the line of that name of /proc/net/snmp or netstat: "Tcp:",
  * "PassiveOpens". The case ends if there is none. */
 unsigned long place_counter(const char *file, const char *line, const char *key);

@@ -355,22 +355,30 @@ static void test_write_owner(void **state)
 	(void)unlink(path);
 }
 
-static bool writing_is_refused(void)
+/* What writing says, in a child. */
+static int write_empty(void)
 {
 	struct ip_list list = {.generation = 2};
+	int rc = cidr_create(&list.set);
 
-	return cidr_create(&list.set) == 0 && ip_list_write(path, "fabrikam", &list) == -EACCES;
+	if (rc == 0)
+		rc = ip_list_write(path, "fabrikam", &list);
+	ip_list_clear(&list);
+	return rc;
+}
+
+static bool writing_is_refused(void)
+{
+	return write_empty() == -EACCES;
 }
 
 /* Nobody's folder, root's file: it cannot be given back, so nobody's group gets nothing. */
 static bool writing_takes_over(void)
 {
-	struct ip_list list = {.generation = 2};
 	struct stat status = {0};
 
-	return cidr_create(&list.set) == 0 && ip_list_write(path, "fabrikam", &list) == 0 &&
-	       stat(path, &status) == 0 && status.st_uid == NOBODY && status.st_gid == NOBODY &&
-	       (status.st_mode & 0777) == 0604;
+	return write_empty() == 0 && stat(path, &status) == 0 && status.st_uid == NOBODY &&
+	       status.st_gid == NOBODY && (status.st_mode & 0777) == 0604;
 }
 
 static void test_write_no_permission(void **state)
@@ -390,36 +398,38 @@ static void test_write_no_permission(void **state)
 	(void)unlink(path);
 }
 
-/* In a mount of its own, in a child with its own mounts; the exit status tells what went wrong. */
-static int on_tmpfs(const char *options, unsigned long remount)
+/* A file system of its own, in a child with its own mounts. */
+static bool tmpfs_mount(const char *options)
 {
-	struct ip_list list = {.generation = 1}, again = {0};
+	return unshare(CLONE_NEWNS) == 0 &&
+	       mount("none", "/", "none", MS_REC | MS_PRIVATE, "") == 0 &&
+	       mount("tmpfs", folder, "tmpfs", 0, options) == 0;
+}
+
+/* 0, or what went wrong. A first list is written, then no other can be. */
+static int tmpfs_write(unsigned long remount, struct ip_list *list, struct ip_list *again)
+{
 	struct ip_list_diff diff = {0};
 	char rest[160];
-	int rc = 0;
 
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-		mount("tmpfs", folder, "tmpfs", 0, options) < 0)
-		return 77;
-	if (cidr_create(&list.set) < 0 || ip_list_put_text(list.set, "10.0.0.0/8") < 0 ||
-		ip_list_write(path, "fabrikam", &list) < 0)
+	if (cidr_create(&list->set) < 0 || ip_list_put_text(list->set, "10.0.0.0/8") < 0 ||
+		ip_list_write(path, "fabrikam", list) < 0)
 		return 1;
-	if (remount != 0 && mount(NULL, folder, NULL, MS_REMOUNT | remount, NULL) < 0)
+	if (remount != 0 && mount("none", folder, "none", MS_REMOUNT | remount, "") < 0)
 		return 2;
-	list.generation = 2;
+	list->generation = 2;
 	for (uint32_t i = 0; i < 65536; i++) {
 		struct prefix prefix = {
 			.ip.bytes = {11, (uint8_t)(i >> 8), (uint8_t)i, 1}, .bits = 32};
 
-		if (cidr_put(list.set, &prefix, (struct door_value){0}) < 0)
+		if (cidr_put(list->set, &prefix, (struct door_value){0}) < 0)
 			return 3;
 	}
-	rc = ip_list_write(path, "fabrikam", &list);
-	if (rc != (remount != 0 ? -EROFS : -ENOSPC))
+	if (ip_list_write(path, "fabrikam", list) != (remount != 0 ? -EROFS : -ENOSPC))
 		return 4;
-	if (ip_list_read(path, NULL, &again) < 0 || again.generation != 1)
+	if (ip_list_read(path, NULL, again) < 0 || again->generation != 1)
 		return 5;
-	ip_list_compare(again.set, list.set, &diff, NULL, NULL);
+	ip_list_compare(again->set, list->set, &diff, NULL, NULL);
 	if (diff.kept != 1 || diff.removed != 0 || diff.added != 65536)
 		return 6;
 	(void)snprintf(rest, sizeof(rest), "%s.new", path);
@@ -432,8 +442,16 @@ static void check_tmpfs(const char *options, unsigned long remount)
 	int status = 0;
 
 	assert_true(child >= 0);
-	if (child == 0)
-		_exit(on_tmpfs(options, remount));
+	if (child == 0) {
+		struct ip_list list = {.generation = 1}, again = {0};
+
+		if (!tmpfs_mount(options))
+			_exit(77);
+		status = tmpfs_write(remount, &list, &again);
+		ip_list_clear(&list);
+		ip_list_clear(&again);
+		_exit(status);
+	}
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_true(WIFEXITED(status));
 	if (WEXITSTATUS(status) == 77)
