@@ -237,6 +237,7 @@ int kernel_door_create(const struct kernel_door_options *options,
 	int error = door_blank_create(options->pin_folder, why, &door);
 
 	if (error == 0) {
+		ASSERT(door != NULL);
 		door->fail = options->fail;
 		error = door_want_shields(door, options, why);
 	}
@@ -303,8 +304,10 @@ int kernel_door_open_pinned(
 	struct kernel_door *door = NULL;
 	int error = door_blank_create(pin_folder, why, &door);
 
-	if (error == 0)
+	if (error == 0) {
+		ASSERT(door != NULL);
 		error = door_look_create(door, why);
+	}
 	if (error < 0) {
 		kernel_door_destroy(&door);
 		return error;

@@ -54,7 +54,8 @@ void kernel_door_destroy(struct kernel_door **door);
 
 /*
  * Attaches the programs, or replaces those of the pinned links in place. On failure what was
- * attached before still is.
+ * attached before still is. Afterwards detaches what other versions have left; after a success why
+ * says what could not be removed, or is empty.
  */
 NODISCARD int kernel_door_attach(struct kernel_door *door, char why[static KERNEL_DOOR_WHY_BYTES]);
 
@@ -104,7 +105,7 @@ NODISCARD int kernel_door_unbind(struct kernel_door *door, unsigned slot);
 bool kernel_door_binding(const struct kernel_door *door, unsigned at, struct address *out_address,
 	unsigned *out_slot);
 
-/* One prefix of the trie in force. */
+/* One prefix of the trie in force. -EAGAIN: that is not ours yet, exchange it first. */
 NODISCARD int kernel_door_put(struct kernel_door *door, unsigned slot, const struct prefix *prefix,
 	struct door_value value);
 NODISCARD int kernel_door_drop(
@@ -114,9 +115,11 @@ NODISCARD int kernel_door_drop(
 size_t kernel_door_prefixes(const struct kernel_door *door, unsigned slot);
 
 /*
- * What the program would find for a peer at a local address: 0, or -ENOENT for a stranger, or
- * another -errno. While a slot is exchanged the new trie is asked, then the old one, so nobody who
- * passed the program is turned away. Does not count. Any thread; it never waits.
+ * What the program would find for a peer at a local address: 0 (of an exclusion, too), -ENOENT for
+ * a stranger, -EADDRNOTAVAIL where nothing is bound, -EAGAIN if the trie in force is still that of
+ * an earlier process, or another -errno. While a slot is exchanged the new trie is asked, then the
+ * old one, so nobody who passed the program is turned away. Does not count. Any thread; it never
+ * waits.
  */
 NODISCARD int kernel_door_ask(struct kernel_door *door, const struct address *local,
 	const struct ip *peer, struct door_value *out);
@@ -134,7 +137,7 @@ enum kernel_door_table {
 	KERNEL_DOOR_PARTNERS,
 };
 
-/* Sums over all processors. */
+/* Sums over all processors. Slots have the numbers that kernel_door_take_slot() gives. */
 NODISCARD int kernel_door_counts(struct kernel_door *door, enum kernel_door_table table,
 	unsigned index, struct door_counts *out);
 NODISCARD int kernel_door_totals(struct kernel_door *door, struct door_totals *out);

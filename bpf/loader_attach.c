@@ -149,7 +149,8 @@ static int shield_link(const struct kernel_door *door, unsigned interface)
 	int link = -1;
 
 	for (unsigned i = 0; error == 0 && link < 0 && i < COUNT_OF(modes); i++) {
-		LIBBPF_OPTS(bpf_link_create_opts, options, .flags = modes[i]);
+		const struct bpf_link_create_opts options = {
+			.sz = sizeof(options), .flags = modes[i]};
 
 		link = bpf_link_create(program, (int)interface, BPF_XDP, &options);
 	}
@@ -163,7 +164,7 @@ static int attach_shield(
 {
 	const char *interface = wanted->interface;
 	const uint32_t index = if_nametoindex(interface);
-	char pin[sizeof(DOOR_SHIELD_PREFIX) + 3 * IF_NAMESIZE];
+	char pin[DOOR_SHIELD_PIN_BYTES];
 	uint64_t address;
 	int error;
 	int link;
@@ -206,7 +207,7 @@ static int attach_shield(
 
 static void detach_shield(const struct kernel_door *door, const struct door_shield *shield)
 {
-	char pin[sizeof(DOOR_SHIELD_PREFIX) + 3 * IF_NAMESIZE];
+	char pin[DOOR_SHIELD_PIN_BYTES];
 
 	(void)bpf_link_detach(shield->link);
 	pins_shield_name(shield->interface, pin, sizeof(pin));

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 /*
  * Two sets are walked through side by side, in order. What is in the trie and not wanted is
@@ -12,6 +13,33 @@
 
 /* The kernel's "not supported", which libc has no name for. */
 #define ENOTSUPP_KERNEL 524
+
+/*
+ * Newer kernels take a trie's memory from a small store of each processor, which is filled up again
+ * beside. Where it runs dry before that (in User-Mode Linux 7.2 after a few prefixes), it says that
+ * there is none. So that is believed only when waiting does not help.
+ */
+#define MEMORY_WAITS 20
+#define MEMORY_WAIT_NS 2000000
+
+static void memory_wait(void)
+{
+	const struct timespec pause = {.tv_nsec = MEMORY_WAIT_NS};
+
+	(void)nanosleep(&pause, NULL);
+}
+
+int trie_put(const struct trie *trie, const void *key, const struct door_value *value)
+{
+	int error = -ENOMEM;
+
+	for (unsigned waits = 0; error == -ENOMEM && waits <= MEMORY_WAITS; waits++) {
+		if (waits > 0)
+			memory_wait();
+		error = bpf_map_update_elem(trie->fd, key, value, BPF_ANY) < 0 ? -errno : 0;
+	}
+	return error;
+}
 
 struct side {
 	struct cidr_walk walk;
@@ -99,6 +127,8 @@ struct batch {
 	struct trie *trie;
 	bool is_v6;
 	bool is_removal;
+	bool is_injected; /* the last failure was a test's */
+	unsigned waits;   /* for memory, since anything came of it */
 	uint32_t count;
 	size_t done; /* in the kernel */
 };
@@ -121,9 +151,8 @@ static int batch_carry_out_each(struct batch *batch, uint32_t from)
 		if (error == 0 && batch->is_removal &&
 			bpf_map_delete_elem(batch->trie->fd, key) < 0)
 			error = errno == ENOENT ? 0 : -errno;
-		if (error == 0 && !batch->is_removal &&
-			bpf_map_update_elem(batch->trie->fd, key, &door->values[from], BPF_ANY) < 0)
-			error = -errno;
+		if (error == 0 && !batch->is_removal)
+			error = trie_put(batch->trie, key, &door->values[from]);
 		if (error < 0)
 			return error;
 		batch->done++;
@@ -132,9 +161,9 @@ static int batch_carry_out_each(struct batch *batch, uint32_t from)
 }
 
 /* How many of those from there on the kernel took, and -errno in *out_error if not all. */
-static uint32_t batch_call(const struct batch *batch, uint32_t from, int *out_error)
+static uint32_t batch_call(struct batch *batch, uint32_t from, int *out_error)
 {
-	LIBBPF_OPTS(bpf_map_batch_opts, options);
+	const struct bpf_map_batch_opts options = {.sz = sizeof(options)};
 	struct kernel_door *door = batch->door;
 	const void *keys = door->keys + from * batch_key_bytes(batch);
 	const uint32_t asked = batch->count - from;
@@ -143,6 +172,7 @@ static uint32_t batch_call(const struct batch *batch, uint32_t from, int *out_er
 		door, batch->is_removal ? "bpf_map_delete_batch" : "bpf_map_update_batch");
 
 	*out_error = error;
+	batch->is_injected = error < 0;
 	if (error < 0)
 		return 0;
 	if (batch->is_removal)
@@ -168,8 +198,14 @@ static int batch_carry_out(struct batch *batch)
 
 		from += taken;
 		batch->done += taken;
+		if (taken > 0)
+			batch->waits = 0;
 		if (error == 0)
 			continue;
+		if (error == -ENOMEM && !batch->is_injected && batch->waits++ < MEMORY_WAITS) {
+			memory_wait();
+			continue;
+		}
 		if (error == -ENOENT && batch->is_removal) {
 			from++;
 			batch->done++;

@@ -196,8 +196,8 @@ static bool fd_is_kind(int fd, enum pin_kind kind)
 int pins_get(const struct kernel_door *door, const char *name, enum pin_kind kind, char *why)
 {
 	const char *what = kind == PIN_MAP ? "map" : "link";
-	LIBBPF_OPTS(bpf_obj_get_opts, options,
-		.file_flags = door->is_looking && kind == PIN_MAP ? BPF_F_RDONLY : 0);
+	const struct bpf_obj_get_opts options = {.sz = sizeof(options),
+		.file_flags = door->is_looking && kind == PIN_MAP ? BPF_F_RDONLY : 0};
 	struct stat about;
 	char path[192];
 	int error;
@@ -355,11 +355,33 @@ static bool name_is_version(const char *name)
 
 struct versions {
 	const char *root;
+	int netns;       /* what is attached to another one is left alone; -1: nothing is */
 	const char *but; /* its path; NULL */
 	char *why;
 	unsigned found;
 	int error;
 };
+
+/* Namespaces may share a bpf file system, with relays of several versions. */
+static bool version_is_elsewhere(const char *path, int netns)
+{
+	struct bpf_link_info info = {0};
+	uint32_t len = sizeof(info);
+	char link[128 + NAME_MAX + sizeof(DOOR_LINK_PIN)];
+	struct stat own;
+	bool is_elsewhere;
+	int fd;
+
+	(void)snprintf(link, sizeof(link), "%s/%s", path, DOOR_LINK_PIN);
+	fd = netns < 0 || fstat(netns, &own) < 0 ? -1 : bpf_obj_get(link);
+	if (fd < 0)
+		return false;
+	is_elsewhere = fd_is_kind(fd, PIN_LINK) && bpf_obj_get_info_by_fd(fd, &info, &len) == 0 &&
+		       info.type == BPF_LINK_TYPE_NETNS && info.netns.netns_ino != 0 &&
+		       info.netns.netns_ino != own.st_ino;
+	(void)close(fd);
+	return is_elsewhere;
+}
 
 static int version_found(void *owner, int folder, const char *name)
 {
@@ -374,6 +396,11 @@ static int version_found(void *owner, int folder, const char *name)
 	if (versions->but != NULL && strcmp(path, versions->but) == 0)
 		return 0;
 	versions->found++;
+	if (version_is_elsewhere(path, versions->netns)) {
+		(void)door_explain(
+			versions->why, 0, "%s: of another network namespace, left alone", path);
+		return 0;
+	}
 	error = version_remove(path, versions->why);
 	if (versions->error == 0)
 		versions->error = error;
@@ -394,7 +421,8 @@ static int versions_remove(struct versions *versions)
 
 void pins_remove_others(const struct kernel_door *door, char *why)
 {
-	struct versions versions = {.root = door->root, .but = door->folder, .why = why};
+	struct versions versions = {
+		.root = door->root, .netns = door->netns, .but = door->folder, .why = why};
 
 	/* What stays filters beside ours: it can only refuse more. why says so. */
 	(void)versions_remove(&versions);
@@ -402,7 +430,7 @@ void pins_remove_others(const struct kernel_door *door, char *why)
 
 int kernel_door_remove(const char *pin_folder, char why[static KERNEL_DOOR_WHY_BYTES])
 {
-	struct versions versions = {.root = pin_folder, .why = why};
+	struct versions versions = {.root = pin_folder, .netns = -1, .why = why};
 	int error = versions_remove(&versions);
 
 	if (error == -ENOENT || (error == 0 && versions.found == 0))

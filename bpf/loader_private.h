@@ -42,6 +42,8 @@ extern const char *const door_map_names[DOOR_MAP_COUNT];
 #define DOOR_LINK_PIN "door"
 #define DOOR_SHIELD_PREFIX "shield-"
 #define DOOR_SHIELDS_MAX 8
+/* Each byte of a name may take three. */
+#define DOOR_SHIELD_PIN_BYTES (sizeof(DOOR_SHIELD_PREFIX) + (size_t)3 * IF_NAMESIZE)
 
 /* Prefixes in one call. */
 #define DOOR_BATCH 4096
@@ -161,6 +163,8 @@ void binding_of_address(const struct ip *ip, uint16_t port, struct door_binding 
 /* Brings the trie to what is wanted; on failure trie->known is what is in it nevertheless. */
 NODISCARD int trie_fill(
 	struct kernel_door *door, struct trie *trie, bool is_v6, const struct cidr *want);
+/* One prefix into the kernel's trie alone: 0 or -errno. */
+NODISCARD int trie_put(const struct trie *trie, const void *key, const struct door_value *value);
 void trie_key(const struct prefix *prefix, bool is_v6, struct door_key_v6 *out);
 
 /* ---- loader_look.c */

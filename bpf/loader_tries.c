@@ -92,7 +92,8 @@ static bool slot_has_key(const struct slot *slot, const struct door_binding *bin
 
 static int trie_create(struct trie *trie, bool is_v6, unsigned prefixes_max)
 {
-	LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_NO_PREALLOC);
+	const struct bpf_map_create_opts options = {
+		.sz = sizeof(options), .map_flags = BPF_F_NO_PREALLOC};
 	int error = cidr_create(&trie->known);
 
 	if (error < 0)
@@ -381,8 +382,8 @@ int kernel_door_put(struct kernel_door *door, unsigned slot, const struct prefix
 		return error;
 	trie_key(prefix, slot_is_v6(slot), &key);
 	error = door_fail(door, "bpf_map_update_elem");
-	if (error == 0 && bpf_map_update_elem(trie->fd, &key, &value, BPF_ANY) < 0)
-		error = -errno;
+	if (error == 0)
+		error = trie_put(trie, &key, &value);
 	if (error < 0)
 		trie_restore(trie, prefix, known == NULL ? NULL : &before);
 	return error;

@@ -23,7 +23,7 @@ static int read_list(const struct gate *gate, const struct partner *partner, FIL
 		rc = -ENAMETOOLONG;
 	if (rc == 0)
 		rc = ip_list_read(path, errors, &list);
-	if (rc < 0 && rc != -EINVAL)
+	if (rc < 0 && rc != -EINVAL && rc != -ENOMEM)
 		(void)fprintf(errors,
 			"%s:%u: the list of partner \"%s\", %s/%s.list, cannot be read (%s), "
 			"expected a file of addresses that the relay may read\n",

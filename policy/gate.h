@@ -13,8 +13,9 @@
  *
  * The narrowest range wins, which after cutting ranges into prefixes is the longest prefix. Where
  * pieces of two ranges are the same prefix, the narrower range has it; a partner's list has it
- * before its own connector's ranges. Anything else that is equal is a mistake of the configuration,
- * as is a prefix of two partners on one binding.
+ * before its own connector's ranges, a balancer before both. Anything else that is equal is a
+ * mistake of the configuration, as is a prefix of two partners on one binding, and a prefix of a
+ * list that overlaps a range of another connector in part.
  *
  * An exact local address is asked before the wildcard address of its port: who is in no prefix of
  * the first is looked up in the second. An exclusion is an answer, and ends it.
@@ -30,8 +31,8 @@
 
 /*
  * Names of connectors and partners as the small numbers of struct door_value. A name keeps its
- * number over reloads, and with the kernel's maps over restarts; 1 is the first. Used by the
- * one thread that makes gates.
+ * number over reloads, and with the kernel's maps over restarts. connectors[n] has the number n; 1
+ * is the first, and [0] is empty. Used by the one thread that makes gates.
  */
 struct gate_ids {
 	char connectors[DOOR_CONNECTORS_MAX][DOOR_NAME_BYTES];

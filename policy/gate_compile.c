@@ -71,6 +71,7 @@ static int add_connector(
 		if (binding->connectors == NULL || binding->lists == NULL)
 			return -ENOMEM;
 	}
+	ASSERT(binding->connectors != NULL);
 	/* The same address twice is a mistake, but one that policy_load() has found. */
 	if (binding->connector_count > 0 &&
 		binding->connectors[binding->connector_count - 1] == connector)

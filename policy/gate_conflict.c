@@ -128,20 +128,23 @@ void gate_check_ranges(const struct gate *gate, const struct gate_binding *bindi
 	}
 }
 
-/* The prefixes of the set on the way to an end of the range. */
-static void check_end(const struct gate *gate, const struct gate_binding *binding,
+/* The prefixes of the set on the way to the ends of the range. */
+static void check_ends(const struct gate *gate, const struct gate_binding *binding,
 	const struct partner *partner, const struct receive_connector *connector,
-	const struct ip_range *range, bool is_first, const struct cidr *set,
-	struct gate_mistakes *mistakes)
+	const struct ip_range *range, const struct cidr *set, struct gate_mistakes *mistakes)
 {
-	const struct ip *end = is_first ? &range->first : &range->last;
-	struct prefix prefix;
+	const struct ip *ends[] = {&range->first, &range->last};
 
-	for (const struct door_value *at = cidr_lookup(set, end, &prefix); at != NULL;
-		at = cidr_above(set, &prefix, &prefix))
-		/* An equal one has both ends: told once. */
-		if (is_first || !prefix_is_range(&prefix, range))
-			check_range(gate, binding, partner, connector, range, &prefix, mistakes);
+	for (unsigned i = 0; i < COUNT_OF(ends); i++) {
+		struct prefix prefix;
+
+		for (const struct door_value *at = cidr_lookup(set, ends[i], &prefix); at != NULL;
+			at = cidr_above(set, &prefix, &prefix))
+			/* An equal one has both ends: told once. */
+			if (i == 0 || !prefix_is_range(&prefix, range))
+				check_range(gate, binding, partner, connector, range, &prefix,
+					mistakes);
+	}
 }
 
 void gate_check_set_ranges(const struct gate *gate, const struct gate_binding *binding,
@@ -156,8 +159,7 @@ void gate_check_set_ranges(const struct gate *gate, const struct gate_binding *b
 			if (connector == binding->lists[partner->index] ||
 				!binding_uses(binding, range))
 				continue;
-			check_end(gate, binding, partner, connector, range, true, set, mistakes);
-			check_end(gate, binding, partner, connector, range, false, set, mistakes);
+			check_ends(gate, binding, partner, connector, range, set, mistakes);
 		}
 	}
 }

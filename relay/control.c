@@ -21,10 +21,9 @@
 #define CONTROL_CLIENTS_MAX 16
 #define CONTROL_BACKLOG 64
 
-/* A request must be there, and an answer be taken on, within this. */
-#define CONTROL_PATIENCE_MS 10000
-
 #define CONTROL_READ_BYTES 65536
+
+_Atomic unsigned control_patience_ms = 10000;
 
 struct control {
 	struct doorman *doorman;
@@ -99,10 +98,11 @@ static int control_give(const char *path, const struct policy *policy, FILE *err
 		}
 		gid = group->gr_gid;
 	}
-	if (chown(path, uid, gid) < 0)
-		return control_complain(path, "its owner or group cannot be set", -errno, errors);
+	/* The mode while it is still ours: a service that may change owners may do no more. */
 	if (chmod(path, policy->control_group == NULL ? 0600 : 0660) < 0)
 		return control_complain(path, "its mode cannot be set", -errno, errors);
+	if (chown(path, uid, gid) < 0)
+		return control_complain(path, "its owner or group cannot be set", -errno, errors);
 	return 0;
 }
 
@@ -175,7 +175,7 @@ static void client_enter(struct client *client, enum client_state state)
 
 	ASSERT(edges[client->state] & 1U << state);
 	client->state = state;
-	client->deadline_ms = clock_now_ms() + CONTROL_PATIENCE_MS;
+	client->deadline_ms = clock_now_ms() + control_patience_ms;
 }
 
 static void client_close(struct control *control, struct client *client)
@@ -293,7 +293,7 @@ static void client_write(struct control *control, struct client *client)
 		return;
 	if (len > 0) {
 		client->out_at += (size_t)len;
-		client->deadline_ms = clock_now_ms() + CONTROL_PATIENCE_MS;
+		client->deadline_ms = clock_now_ms() + control_patience_ms;
 	}
 	if (len <= 0 || client->out_at == client->out_len)
 		client_close(control, client);
@@ -327,7 +327,7 @@ static void control_accept(struct control *control)
 			(void)close(fd);
 		return;
 	}
-	*client = (struct client){.fd = fd, .deadline_ms = clock_now_ms() + CONTROL_PATIENCE_MS};
+	*client = (struct client){.fd = fd, .deadline_ms = clock_now_ms() + control_patience_ms};
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &client->peer, &len) < 0)
 		client_close(control, client);
 }

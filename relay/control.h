@@ -46,13 +46,20 @@
  *    "partners": [{"name": "fabrikam", "generation": 18, "prefixes": 21, COUNTS}],
  *    "totals": {"lookups": 9, "others": 1, "events_held": 0, "events_lost": 0,
  *      "shield_drops": 0},
+ *    "gate_bytes": 1312,                                      tries and lists in the relay
  *    "loop_lag": {"max_us": 900, "counts": [{"below_us": 100, "turns": 41234}, ...]}}
+ *        below_us 0: those that took longer than all before
  *        COUNTS: "passed": 9, "stranger": 1, "excluded": 0, "rate": 0, "mapped": 0
- *        In mode userspace program_id to shields are absent.
+ *        In mode userspace program_id to shields are absent, and totals are 0.
+ *
+ * An unknown key is a bad request: it may have meant something that would not be done. conflict is
+ * also what the configuration does not allow, disk a list that was changed by hand and not read
+ * again.
  *
  * Requests are carried out one after another on the control thread; one that is not there within
- * ten seconds, or is too long, is closed. The thread also reads refusals from the kernel's ring and
- * logs them ("refused", why=stranger|excluded|rate).
+ * ten seconds, or is too long, is refused and closed. Others may be slow meanwhile. The thread
+ * also reads refusals from the kernel's ring and logs them ("refused",
+ * why=stranger|excluded|rate).
  */
 
 #include "relay/doorman.h"

@@ -15,6 +15,9 @@
 /* A request's line. */
 #define CONTROL_LINE_BYTES_MAX 65536
 
+/* A request must be there, and an answer be taken on, within this; tests may have less. */
+extern _Atomic unsigned control_patience_ms;
+
 struct json_t;
 
 /* A connection: one request, one answer.

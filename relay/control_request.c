@@ -50,7 +50,10 @@ static json_t *text_create(const char *text)
 	while (len > 0 && text[len - 1] == '\n')
 		len--;
 	for (size_t i = 0; i < len; i++)
-		plain[i] = (unsigned char)text[i] < 0x80 ? text[i] : '?';
+		if ((unsigned char)text[i] < 0x80)
+			plain[i] = text[i];
+		else
+			plain[i] = '?';
 	plain[len] = '\0';
 	return json_string(plain);
 }

@@ -11,6 +11,8 @@
 /* What to do about pins that are in the way. */
 #define REMEDY_REMOVE "\"posternctl door remove\" as root takes it away"
 
+struct doorman_seam doorman_seam;
+
 /* ---- who decides */
 
 static void doorman_tell(const struct doorman *doorman)
@@ -73,7 +75,9 @@ static int doorman_open_kernel(struct doorman *doorman, struct world *world, FIL
 	const struct policy *policy = world->policy;
 	const struct kernel_door_options options = {.pin_folder = policy->bpf_pin_folder,
 		.interfaces = policy->shield_interfaces,
-		.interface_count = policy->shield_interface_count};
+		.interface_count = policy->shield_interface_count,
+		.fail = doorman_seam.fail,
+		.prefixes_max = doorman_seam.prefixes_max};
 	char *text = NULL;
 	size_t len = 0;
 	FILE *mistakes;

@@ -30,6 +30,7 @@ struct change {
 	struct ip_list read;
 	struct cidr *want;
 	FILE *errors;
+	const char *torn; /* what could not be taken back; NULL: nothing */
 };
 
 PRINTF_LIKE(3, 4)
@@ -80,6 +81,20 @@ static int change_fail_gate(struct change *change, int rc)
 		return change_fail_memory(change);
 	change->result->fault = DOORMAN_FAULT_REQUEST;
 	return change_fail(change, rc, "it contradicts what is in force");
+}
+
+/*
+ * The second failure on one way. From now on workers ask the gate, whose set is the old one, also
+ * about those whom the kernel lets in; the next reload fills the kernel's tries anew.
+ */
+static void change_tear(struct change *change, const char *what, int rc)
+{
+	change->torn = what;
+	atomic_store(&change->doorman->kernel_world, NULL);
+	log_event(LOG_LEVEL_ERROR, NULL, "door",
+		"result=failed why=\"a change could not be taken back %s: %s; a reload makes it "
+		"good\"",
+		what, strerror(-rc));
 }
 
 static uint64_t change_us(const struct change *change)
@@ -230,39 +245,12 @@ static int change_create_want(struct change *change)
 
 /* ---- one prefix */
 
-/* What a binding's trie has for the prefix. */
-struct piece {
-	bool exists;
-	struct door_value value;
-};
-
 struct one {
 	struct prefix prefix;
 	const struct door_value *entry;            /* NULL: it is removed */
 	struct piece before;                       /* of the list */
 	struct piece pieces[DOORMAN_BINDINGS_MAX]; /* of the kernel's tries, before */
 };
-
-static struct piece piece_of(const struct cidr *trie, const struct prefix *prefix)
-{
-	const struct door_value *value = cidr_get(trie, prefix);
-
-	return (struct piece){
-		.exists = value != NULL, .value = value == NULL ? (struct door_value){0} : *value};
-}
-
-static bool piece_is_same(const struct piece *a, const struct piece *b)
-{
-	return a->exists == b->exists && a->value.connector == b->value.connector &&
-	       a->value.flags == b->value.flags && a->value.partner == b->value.partner;
-}
-
-static int piece_apply(struct kernel_door *kernel, unsigned slot, const struct prefix *prefix,
-	const struct piece *piece)
-{
-	return piece->exists ? kernel_door_put(kernel, slot, prefix, piece->value)
-			     : kernel_door_drop(kernel, slot, prefix);
-}
 
 static unsigned change_guard_count(const struct change *change)
 {
@@ -291,10 +279,7 @@ static void one_undo_kernel(struct change *change, const struct one *one, unsign
 		rc = result < 0 ? result : rc;
 	}
 	if (rc < 0)
-		log_event(LOG_LEVEL_ERROR, NULL, "door",
-			"result=failed why=\"a change could not be taken back in the kernel: %s; "
-			"a reload makes it good\"",
-			strerror(-rc));
+		change_tear(change, "in the kernel", rc);
 }
 
 static int one_apply_kernel(struct change *change, const struct one *one)
@@ -323,10 +308,7 @@ static void one_undo_gate(struct change *change, const struct one *one)
 		change->errors);
 
 	if (rc < 0)
-		log_event(LOG_LEVEL_ERROR, NULL, "door",
-			"result=failed why=\"a change could not be taken back: %s; a reload makes "
-			"it good\"",
-			strerror(-rc));
+		change_tear(change, "in the relay", rc);
 }
 
 static int change_one(struct change *change, struct one *one)
@@ -429,12 +411,15 @@ static int set_swap(struct change *change, const struct gate_stage *stage)
 	if (rc == 0)
 		return 0;
 	(void)change_fail_kernel(change, &guards->rows[i].address, rc);
-	while (i-- > 0)
-		if (gate_stage_trie(stage, i) != NULL &&
-			kernel_door_swap(change->doorman->kernel, guards->rows[i].slot) < 0)
-			log_event(LOG_LEVEL_ERROR, NULL, "door",
-				"result=failed why=\"a change could not be taken back in the "
-				"kernel; a reload makes it good\"");
+	while (i-- > 0) {
+		int result =
+			gate_stage_trie(stage, i) == NULL
+				? 0
+				: kernel_door_swap(change->doorman->kernel, guards->rows[i].slot);
+
+		if (result < 0)
+			change_tear(change, "in the kernel", result);
+	}
 	return rc;
 }
 
@@ -450,10 +435,10 @@ static int change_set(struct change *change, struct gate_stage **stage)
 		return change_fail_disk(change, rc);
 	rc = set_swap(change, *stage);
 	if (rc < 0) {
-		if (change_write(change, change->old, change->result->generation_before) < 0)
-			log_event(LOG_LEVEL_ERROR, NULL, "door",
-				"result=failed why=\"a list has changed on disk, but is not in "
-				"force; a reload makes it so\"");
+		int result = change_write(change, change->old, change->result->generation_before);
+
+		if (result < 0)
+			change_tear(change, "on disk", result);
 		return rc;
 	}
 	gate_stage_commit(stage, generation);
@@ -519,11 +504,17 @@ static int change_run(struct change *change)
 }
 
 /* What gate and list file had to say goes behind the reason. */
-static void change_explain(struct doorman_result *result, const char *text)
+static void change_explain(const struct change *change, const char *text)
 {
+	struct doorman_result *result = change->result;
 	const size_t len = strlen(result->why);
 
-	if (text != NULL && text[0] != '\0')
+	if (change->torn != NULL)
+		(void)snprintf(result->why, sizeof(result->why),
+			"it failed, and what had been done could not be taken back %s: the log "
+			"says why; send the relay SIGHUP, which puts in force what is on disk",
+			change->torn);
+	else if (text != NULL && text[0] != '\0')
 		(void)snprintf(result->why + len, sizeof(result->why) - len, ":\n%.*s",
 			(int)(strlen(text) - 1), text);
 }
@@ -549,7 +540,7 @@ int doorman_change(
 	if (change.errors != NULL)
 		(void)fclose(change.errors);
 	if (rc < 0)
-		change_explain(out, text);
+		change_explain(&change, text);
 	free(text);
 	cidr_destroy(&change.want);
 	ip_list_clear(&change.read);

@@ -192,6 +192,29 @@ int doorman_write_names(struct doorman *doorman, FILE *errors)
 	return rc;
 }
 
+/* ---- one prefix */
+
+struct piece piece_of(const struct cidr *trie, const struct prefix *prefix)
+{
+	const struct door_value *value = cidr_get(trie, prefix);
+
+	return (struct piece){
+		.exists = value != NULL, .value = value == NULL ? (struct door_value){0} : *value};
+}
+
+bool piece_is_same(const struct piece *a, const struct piece *b)
+{
+	return a->exists == b->exists && a->value.connector == b->value.connector &&
+	       a->value.flags == b->value.flags && a->value.partner == b->value.partner;
+}
+
+int piece_apply(struct kernel_door *kernel, unsigned slot, const struct prefix *prefix,
+	const struct piece *piece)
+{
+	return piece->exists ? kernel_door_put(kernel, slot, prefix, piece->value)
+			     : kernel_door_drop(kernel, slot, prefix);
+}
+
 /* ---- reloads */
 
 void doorman_reload_begin(struct doorman *doorman)

@@ -81,6 +81,13 @@ struct doorman {
 	unsigned event_count;
 };
 
+/* For tests: as in struct kernel_door_options. */
+struct doorman_seam {
+	int (*fail)(const char *call);
+	unsigned prefixes_max;
+};
+extern struct doorman_seam doorman_seam;
+
 /* Refusals of one reading that are logged; all are counted. */
 #define DOORMAN_EVENTS_MAX 512
 
@@ -91,6 +98,18 @@ NODISCARD int doorman_create_guards(
 
 /* Puts doorman->next_guards in force. -errno: at least one trie is still the old one. */
 int doorman_guard_locked(struct doorman *doorman, struct world *world);
+
+/* What a binding's trie has for a prefix. */
+struct piece {
+	bool exists;
+	struct door_value value;
+};
+
+struct piece piece_of(const struct cidr *trie, const struct prefix *prefix);
+bool piece_is_same(const struct piece *a, const struct piece *b);
+/* The same in the kernel's trie that is in force. */
+NODISCARD int piece_apply(struct kernel_door *kernel, unsigned slot, const struct prefix *prefix,
+	const struct piece *piece);
 
 /* Names to the kernel, if it decides. */
 NODISCARD int doorman_write_names(struct doorman *doorman, FILE *errors);

@@ -403,9 +403,11 @@ static bool worker_is_served(struct worker *worker, const struct worker_session 
 {
 	struct world *world = worker->view->world;
 	const struct session *session = &own->session;
+	const bool is_announced = session->client.origin != CLIENT_SEEN ||
+				  (session->awaits_header && session->has_begun);
 	struct gate_answer who;
 
-	if (session->client.origin != CLIENT_SEEN &&
+	if (is_announced &&
 		!gate_ask_announced(world->gate, &own->ends.local, &session->client.ip, &who))
 		return false;
 	return doorman_ask(worker->shared->doorman, world, &own->ends.local, &own->ends.ip,

@@ -41,6 +41,15 @@ unit=$dest/opt/x/lib/systemd/system/postern.service
 grep -qx 'ExecStart=/opt/x/sbin/postern --config /etc/postern/postern.conf' "$unit" ||
 	die "the unit names other paths"
 ! grep -v '^#' "$unit" | grep -Eq '@[A-Z]+@' || die "the unit has a placeholder left"
+# With a program that is there, and no manual, so that only the unit itself is judged.
+if command -v systemd-analyze >/dev/null; then
+	sed -e "s|^ExecStart=.*|ExecStart=$dest/opt/x/sbin/postern --version|" \
+		-e '/^Documentation=/d' "$unit" >"$dest/postern.service"
+	said=$(SYSTEMD_LOG_LEVEL=warning systemd-analyze verify "$dest/postern.service" 2>&1) ||
+		die "systemd-analyze: $said"
+	! grep -F postern.service <<<"$said" || die "systemd-analyze has something to say"
+	rm "$dest/postern.service"
+fi
 
 "${make[@]}" install >/dev/null || die "a second install fails"
 "${make[@]}" uninstall

@@ -169,12 +169,36 @@ static json_t *rows_to_json(const struct door_rows *rows, const char *name)
 	return array;
 }
 
-void door_status_print_json(const struct door_status *status)
+static json_t *foreign_to_json(const struct door_status *status)
 {
-	json_t *object = json_object(), *foreign = json_array(), *totals = json_object();
+	json_t *array = json_array();
 
 	for (unsigned i = 0; i < status->foreign_count; i++)
-		(void)json_array_append_new(foreign, integer(status->foreign[i]));
+		(void)json_array_append_new(array, integer(status->foreign[i]));
+	return array;
+}
+
+int door_status_print_text(const char *line, size_t len, const struct door_status *status)
+{
+	json_t *object = json_loadb(line, len, 0, NULL);
+
+	if (object == NULL)
+		return -EINVAL;
+	if (status->program_id != 0) {
+		(void)json_object_set_new(object, "foreign", foreign_to_json(status));
+		(void)json_object_set_new(
+			object, "foreign_known", json_boolean(status->foreign_known));
+	}
+	(void)json_dumpf(object, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	(void)putchar('\n');
+	json_decref(object);
+	return 0;
+}
+
+void door_status_print_json(const struct door_status *status)
+{
+	json_t *object = json_object(), *totals = json_object();
+
 	(void)json_object_set_new(totals, "lookups", integer(status->totals.lookups));
 	(void)json_object_set_new(totals, "others", integer(status->totals.others));
 	(void)json_object_set_new(totals, "events_held", integer(status->totals.events_held));
@@ -185,7 +209,7 @@ void door_status_print_json(const struct door_status *status)
 	(void)json_object_set_new(object, "link_id", integer(status->link_id));
 	(void)json_object_set_new(object, "folder", json_string(status->folder));
 	(void)json_object_set_new(object, "netns", integer(status->netns));
-	(void)json_object_set_new(object, "foreign", foreign);
+	(void)json_object_set_new(object, "foreign", foreign_to_json(status));
 	(void)json_object_set_new(object, "foreign_known", json_boolean(status->foreign_known));
 	(void)json_object_set_new(object, "bindings", rows_to_json(&status->bindings, "binding"));
 	(void)json_object_set_new(object, "connectors", rows_to_json(&status->connectors, "name"));

@@ -43,7 +43,8 @@ static int status_of_pins(const struct ctl *ctl, const struct control_place *pla
 	return CTL_FAILED;
 }
 
-static int status_of_relay(const struct ctl *ctl, const struct control_reply *reply)
+static int status_of_relay(
+	const struct ctl *ctl, const struct control_place *place, const struct control_reply *reply)
 {
 	struct door_status status;
 	size_t len;
@@ -56,8 +57,9 @@ static int status_of_relay(const struct ctl *ctl, const struct control_reply *re
 			POSTERN_VERSION);
 		return CTL_FAILED;
 	}
+	door_pins_find_foreign(pin_folder(place), &status);
 	if (ctl->json)
-		rc = control_print_json(object, len, stdout);
+		rc = door_status_print_text(object, len, &status);
 	else
 		door_status_print(ctl, &status);
 	door_status_destroy(&status);
@@ -82,7 +84,7 @@ static int status_run(struct ctl *ctl, const struct ctl_command *command, int ar
 		return CTL_USAGE;
 	switch (control_ask(&place, &request, &reply)) {
 	case CONTROL_DONE:
-		status = status_of_relay(ctl, &reply);
+		status = status_of_relay(ctl, &place, &reply);
 		break;
 	case CONTROL_REFUSED:
 		ctl_error("%s", reply.message);

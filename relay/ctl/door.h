@@ -116,9 +116,18 @@ const char *door_print_age(uint64_t ms, char out[static DOOR_AGE_BYTES]);
 
 void door_status_print(const struct ctl *ctl, const struct door_status *status);
 void door_status_print_json(const struct door_status *status); /* as a relay has it */
+/* What the relay has said, with the other programs of status. -EINVAL: it is no object. */
+NODISCARD int door_status_print_text(
+	const char *text, size_t len, const struct door_status *status);
 
 /* From the pins; 0, -ENOENT if there are none, or -errno after a message. */
 NODISCARD int door_pins_create(const char *folder, struct door_status *out);
+
+/*
+ * The relay has given up the privileges that asking for other programs needs; we may have them.
+ * What cannot be found out stays unknown.
+ */
+void door_pins_find_foreign(const char *folder, struct door_status *status);
 
 /* Until it is ended. A CTL status. */
 int door_top(

@@ -9,18 +9,23 @@
  * door_pins.c: what the pins tell, when no relay runs. The program and its counts are still there.
  */
 
+static void info_read_foreign(const struct kernel_door_info *info, struct door_status *out)
+{
+	out->foreign_known = info->foreign_is_known;
+	for (unsigned i = 0; i < info->foreign_count && i < DOOR_FOREIGN_MAX; i++)
+		out->foreign[out->foreign_count++] = info->foreign[i];
+}
+
 static void info_read(struct kernel_door *door, struct door_status *out)
 {
 	struct kernel_door_info info = {0};
 
 	kernel_door_info(door, &info);
+	info_read_foreign(&info, out);
 	(void)snprintf(out->folder, sizeof(out->folder), "%s", info.folder);
 	out->program_id = info.program_id;
 	out->link_id = info.link_id;
 	out->netns = info.netns_inode;
-	out->foreign_known = info.foreign_is_known;
-	for (unsigned i = 0; i < info.foreign_count && i < DOOR_FOREIGN_MAX; i++)
-		out->foreign[out->foreign_count++] = info.foreign[i];
 	for (unsigned i = 0; i < info.shield_count && i < DOOR_SHIELDS_MAX; i++) {
 		(void)snprintf(out->shields[i].interface, sizeof(out->shields[i].interface), "%s",
 			info.shield_names[i]);
@@ -34,7 +39,7 @@ static int bindings_create(struct kernel_door *door, struct door_rows *out)
 	struct address address;
 	unsigned slot;
 
-	out->rows = calloc(2 * DOOR_SLOTS, sizeof(*out->rows));
+	out->rows = calloc((size_t)2 * DOOR_SLOTS, sizeof(*out->rows));
 	if (out->rows == NULL)
 		return -ENOMEM;
 	while (out->count < 2 * DOOR_SLOTS &&
@@ -113,4 +118,19 @@ int door_pins_create(const char *folder, struct door_status *out)
 	ctl_error("%s: the maps that are pinned there cannot be read: %s", folder, strerror(-rc));
 	door_status_destroy(out);
 	return rc == -ENOENT ? -EIO : rc;
+}
+
+void door_pins_find_foreign(const char *folder, struct door_status *status)
+{
+	char why[KERNEL_DOOR_WHY_BYTES];
+	struct kernel_door *door = NULL;
+	struct kernel_door_info info = {0};
+
+	if (status->program_id == 0 || status->foreign_known ||
+		kernel_door_open_pinned(folder, why, &door) < 0)
+		return;
+	kernel_door_info(door, &info);
+	if (info.program_id == status->program_id)
+		info_read_foreign(&info, status);
+	kernel_door_destroy(&door);
 }

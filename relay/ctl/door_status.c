@@ -146,23 +146,26 @@ static void fact_kernel(struct ctl_table *table, const struct door_status *statu
 			(uint64_t)status->totals.events_held, (uint64_t)status->totals.events_lost);
 }
 
-/* Below how much 99.9 % of all turns were, as far as the histogram tells. */
+/* The histogram, without what never was. */
 static void fact_lag(struct ctl_table *table, const struct door_status *status)
 {
-	uint64_t turns = 0, seen = 0;
-	unsigned i = 0;
+	char text[FACT_BYTES / 2] = "";
+	size_t len = 0;
 
-	for (unsigned k = 0; k < status->lag_count; k++)
-		turns += status->lags[k].turns;
-	while (i < status->lag_count && (seen += status->lags[i].turns) < turns - turns / 1000)
-		i++;
-	if (turns > 0 && i < status->lag_count && status->lags[i].below_us > 0)
-		fact(table, "LoopLag",
-			"99.9 %% of %" PRIu64 " turns below %.1f ms, the longest %.1f ms", turns,
-			(double)status->lags[i].below_us / 1000, (double)status->lag_max_us / 1000);
-	else
-		fact(table, "LoopLag", "the longest turn of a worker was %.1f ms",
-			(double)status->lag_max_us / 1000);
+	for (unsigned i = 0; i < status->lag_count && len + 64 < sizeof(text); i++) {
+		const struct door_lag *lag = &status->lags[i];
+
+		if (lag->turns == 0)
+			continue;
+		if (lag->below_us > 0)
+			len += (size_t)snprintf(text + len, sizeof(text) - len,
+				"%" PRIu64 " turns below %g ms, ", lag->turns,
+				(double)lag->below_us / 1000);
+		else
+			len += (size_t)snprintf(
+				text + len, sizeof(text) - len, "%" PRIu64 " slower, ", lag->turns);
+	}
+	fact(table, "LoopLag", "%sthe longest %.1f ms", text, (double)status->lag_max_us / 1000);
 }
 
 /* ---- tables */
@@ -182,13 +185,14 @@ static const char *number_print(uint64_t number, char out[static NUMBER_BYTES])
 }
 
 /* The name, then numbers. */
-static void row_create(
-	struct ctl_table *table, const char *name, const uint64_t *numbers, bool is_running)
+static void row_create(struct ctl_table *table, const char *name, bool is_running,
+	const uint64_t *numbers, unsigned count)
 {
 	char texts[CTL_COLUMNS_MAX][NUMBER_BYTES];
 	const char *cells[CTL_COLUMNS_MAX] = {name};
 
-	for (unsigned i = 1; i < table->column_count; i++) {
+	ASSERT(count + 1 == table->column_count && count < CTL_COLUMNS_MAX);
+	for (unsigned i = 1; i <= count; i++) {
 		/* What only the relay knows is not 0 when there is none. */
 		bool is_unknown =
 			!is_running && (strcmp(table->columns[i], "Prefixes") == 0 ||
@@ -209,12 +213,11 @@ static void print_bindings(const struct ctl *ctl, const struct door_status *stat
 	for (unsigned i = 0; i < status->bindings.count; i++) {
 		const struct door_row *row = &status->bindings.rows[i];
 		const __u64 *refused = row->counts.refused;
+		const uint64_t numbers[] = {row->slot, row->prefixes, row->counts.passed,
+			refused[DOOR_REASON_STRANGER], refused[DOOR_REASON_EXCLUDED],
+			refused[DOOR_REASON_RATE], refused[DOOR_REASON_MAPPED]};
 
-		row_create(&table, row->name,
-			(const uint64_t[]){row->slot, row->prefixes, row->counts.passed,
-				refused[DOOR_REASON_STRANGER], refused[DOOR_REASON_EXCLUDED],
-				refused[DOOR_REASON_RATE], refused[DOOR_REASON_MAPPED]},
-			is_running);
+		row_create(&table, row->name, is_running, numbers, COUNT_OF(numbers));
 	}
 	(void)putchar('\n');
 	(void)ctl_table_finish(ctl, &table);
@@ -228,12 +231,11 @@ static void print_connectors(const struct ctl *ctl, const struct door_status *st
 	table.right = ~1u;
 	for (unsigned i = 0; i < status->connectors.count; i++) {
 		const struct door_row *row = &status->connectors.rows[i];
+		const uint64_t numbers[] = {row->counts.passed,
+			row->counts.refused[DOOR_REASON_EXCLUDED],
+			row->counts.refused[DOOR_REASON_RATE]};
 
-		row_create(&table, row->name,
-			(const uint64_t[]){row->counts.passed,
-				row->counts.refused[DOOR_REASON_EXCLUDED],
-				row->counts.refused[DOOR_REASON_RATE]},
-			true);
+		row_create(&table, row->name, true, numbers, COUNT_OF(numbers));
 	}
 	(void)putchar('\n');
 	(void)ctl_table_finish(ctl, &table);
@@ -250,12 +252,11 @@ static void print_partners(const struct ctl *ctl, const struct door_status *stat
 	table.right = ~1u;
 	for (unsigned i = 0; i < status->partners.count; i++) {
 		const struct door_row *row = &status->partners.rows[i];
+		const uint64_t numbers[] = {row->generation, row->prefixes, row->counts.passed,
+			row->counts.refused[DOOR_REASON_EXCLUDED],
+			row->counts.refused[DOOR_REASON_RATE]};
 
-		row_create(&table, row->name,
-			(const uint64_t[]){row->generation, row->prefixes, row->counts.passed,
-				row->counts.refused[DOOR_REASON_EXCLUDED],
-				row->counts.refused[DOOR_REASON_RATE]},
-			is_running);
+		row_create(&table, row->name, is_running, numbers, COUNT_OF(numbers));
 	}
 	(void)putchar('\n');
 	(void)ctl_table_finish(ctl, &table);

@@ -16,6 +16,9 @@
 #define TOP_PATIENCE_S 10
 #define TOP_REFUSALS 100
 
+/* Who looks at a terminal need not wait long for the first rates. */
+#define FIRST_MS 500
+
 /* A name is cut in the middle of a table when it is longer. */
 #define NAME_COLUMNS 32
 
@@ -74,6 +77,8 @@ static void look_create(struct top *top)
 	object = control_reply_object(&reply, &len);
 	if (outcome == CONTROL_DONE)
 		look->is_there = door_status_create(object, len, &look->status) == 0;
+	if (look->is_there)
+		door_pins_find_foreign(top->folder, &look->status);
 	if (outcome == CONTROL_DONE && !look->is_there)
 		(void)snprintf(top->error, sizeof(top->error),
 			"the relay's answer is no status of a door");
@@ -84,7 +89,7 @@ static void look_create(struct top *top)
 				"the relay is not running: everybody is refused");
 	}
 	control_reply_clear(&reply);
-	if (outcome == CONTROL_DONE) {
+	if (outcome == CONTROL_DONE && look->is_there) {
 		outcome = look_ask(top, "door-refusals", &reply);
 		object = control_reply_object(&reply, &len);
 		if (outcome == CONTROL_DONE &&
@@ -345,8 +350,23 @@ static void add_refusal(struct top *top, const struct door_refusal *refusal, uns
 		name_print(refusal->peer, peer_columns, peer), rate_print(now, text),
 		refusal->count, refusal->reason,
 		name_print(refusal->binding, binding_columns, binding),
-		door_print_age(refusal->last_ms, age), refusal->connector,
-		refusal->partner[0] != '\0' ? ", " : "", refusal->partner);
+		refusal->last_ms < 1000 ? "now" : door_print_age(refusal->last_ms, age),
+		refusal->connector, refusal->partner[0] != '\0' ? ", " : "", refusal->partner);
+}
+
+/* A flood is not told refusal by refusal, so the counts of sources are not all. */
+static void add_not_told(struct top *top)
+{
+	const struct door_totals *now = &top->now.status.totals;
+	const struct door_totals *before = &top->before.status.totals;
+	const double held = rate(top, now->events_held + now->events_lost,
+		before->events_held + before->events_lost);
+	char text[RATE_BYTES];
+
+	if (held > 0)
+		screen_add(&top->frame, SCREEN_FAINT,
+			"(and %s/s that were too many to be told one by one)",
+			rate_print(held, text));
 }
 
 static void add_refusals(struct top *top, unsigned max)
@@ -376,6 +396,7 @@ static void add_refusals(struct top *top, unsigned max)
 	screen_add(&top->frame, SCREEN_HEAD, "%s %8s %10s %-9s %s %10s  %s",
 		name_print("refused lately", peer_columns, peer), "/s", "count", "why",
 		name_print("binding", binding_columns, binding), "last", "connector, partner");
+	add_not_told(top);
 	for (unsigned i = 0; i < shown; i++)
 		add_refusal(top, &refusals->rows[i], peer_columns, binding_columns);
 }
@@ -401,7 +422,7 @@ static void top_compose(struct top *top)
 	add_rows(top, "connector", &now->connectors, &before->connectors, each);
 	add_rows(top, "partner", &now->partners, &before->partners, each);
 	if (now->mode[0] != '\0')
-		add_refusals(top, rows > top->frame.count + 2 ? rows - top->frame.count - 2 : 0);
+		add_refusals(top, rows > top->frame.count + 3 ? rows - top->frame.count - 3 : 0);
 }
 
 /* Counts that began anew are those of another relay: there is no rate between the two. */
@@ -422,7 +443,7 @@ int door_top(
 	static struct top top;
 	enum screen_wish wish = SCREEN_NEXT;
 	uint64_t due_ms = clock_now_ms();
-	bool is_read = true, was_there;
+	bool is_terminal, is_read = true, was_there;
 
 	top.place = place;
 	top.folder = folder;
@@ -432,14 +453,17 @@ int door_top(
 		ctl_error("%s", top.error);
 		return CTL_FAILED;
 	}
-	(void)screen_open();
+	is_terminal = screen_open();
 	for (int64_t drawn = 0; is_read && wish != SCREEN_FINISH;) {
 		top_compose(&top);
 		is_read = screen_draw(&top.frame);
 		if (wish == SCREEN_NEXT && ++drawn == count)
 			break;
 		if (wish == SCREEN_NEXT)
-			due_ms = clock_now_ms() + (uint64_t)interval_ms;
+			due_ms = clock_now_ms() +
+				 (uint64_t)(is_terminal && drawn == 1 && interval_ms > FIRST_MS
+						    ? FIRST_MS
+						    : interval_ms);
 		wish = screen_wait(due_ms);
 		if (wish == SCREEN_NEXT)
 			top_turn(&top);

@@ -143,6 +143,19 @@ static const struct ctl_command *command_find(char **argv, int *out_taken)
 	return found;
 }
 
+/* No command has more words than four. */
+static int unknown_command(char *const *argv)
+{
+	char words[256] = "";
+	size_t len = 0;
+
+	for (unsigned i = 0; i < 4 && argv[i] != NULL && len < sizeof(words); i++)
+		len += (size_t)snprintf(
+			words + len, sizeof(words) - len, "%s%s", i == 0 ? "" : " ", argv[i]);
+	ctl_error("unknown command \"%s\"; see posternctl --help", words);
+	return CTL_USAGE;
+}
+
 /* The options before the command, up to the first word. */
 static int read_globals(struct ctl *ctl, char **argv, int *out_at)
 {
@@ -209,11 +222,8 @@ int main(int argc, char **argv)
 		return CTL_USAGE;
 	}
 	command = command_find(argv + at, &taken);
-	if (command == NULL) {
-		ctl_error("unknown command \"%s%s%s\"; see posternctl --help", argv[at],
-			argv[at + 1] != NULL ? " " : "", argv[at + 1] != NULL ? argv[at + 1] : "");
-		return CTL_USAGE;
-	}
+	if (command == NULL)
+		return unknown_command(argv + at);
 	at += taken;
 	return finish(command->run(&ctl, command, argc - at, argv + at));
 }

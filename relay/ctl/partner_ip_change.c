@@ -13,6 +13,7 @@
 
 /* Notes about single entries, and what is fetched for them. */
 #define NOTES_MAX 20
+#define NOTES_LIST_MAX 200000
 
 /* An import begins anew so often when somebody else changes the list at the same time. */
 #define IMPORT_TRIES 5
@@ -220,11 +221,14 @@ static int entries_create(const struct partner_ip *ask, struct cidr **out)
 	return CTL_USAGE;
 }
 
-static int change_run(struct partner_ip *ask, struct partner_ip_change *change)
+/* out_entries: how many the list has then. */
+static int change_run(
+	struct partner_ip *ask, struct partner_ip_change *change, uint64_t *out_entries)
 {
 	struct control_reply reply;
 	int status = change_report(ask, change, change_do(ask, change, &reply), &reply);
 
+	*out_entries = reply.added + reply.kept;
 	control_reply_clear(&reply);
 	return status;
 }
@@ -240,6 +244,7 @@ static int entries_run(
 		{"expect-generation", CTL_OPTION_NUMBER, &change.expected, 0, INT64_MAX, false},
 		{"timeout", CTL_OPTION_NUMBER, &ask.timeout_s, 1, 3600, false}, {.name = NULL}};
 	struct cidr *set = NULL;
+	uint64_t entries = 0;
 	int status;
 
 	ask = (struct partner_ip){.ctl = ctl, .command = command};
@@ -249,8 +254,8 @@ static int entries_run(
 	if (status != CTL_OK)
 		return status;
 	change.set = set;
-	status = change_run(&ask, &change);
-	if (status == CTL_OK)
+	status = change_run(&ask, &change, &entries);
+	if (status == CTL_OK && entries <= NOTES_LIST_MAX)
 		note_covers(&ask, set, strcmp(verb, "add") == 0);
 	cidr_destroy(&set);
 	return status;
@@ -398,6 +403,7 @@ int partner_ip_replace_run(
 	static struct partner_ip ask;
 	struct partner_ip_change change = {.verb = "replace", .expected = -1};
 	bool may_be_empty = false;
+	uint64_t entries = 0;
 	const struct ctl_option options[] = {{"format", CTL_OPTION_TEXT, &ask.format, 0, 0, false},
 		{"dry-run", CTL_OPTION_FLAG, &change.dry_run, 0, 0, false},
 		{"end-sessions", CTL_OPTION_FLAG, &change.end_sessions, 0, 0, false},
@@ -422,7 +428,7 @@ int partner_ip_replace_run(
 			ask.operands.texts[1]);
 		status = CTL_FAILED;
 	} else {
-		status = change_run(&ask, &change);
+		status = change_run(&ask, &change, &entries);
 	}
 	cidr_destroy(&set);
 	return status;

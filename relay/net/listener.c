@@ -107,6 +107,9 @@ void listener_start(struct listener *listener, struct loop *loop)
 void listener_close(struct listener *listener)
 {
 	listener->is_closing = true;
+	/* At once: the descriptor is closed when the operation is back, and by then the door has
+	 * perhaps given the binding up. */
+	(void)shutdown(listener->fd, SHUT_RD);
 	if (listener->loop == NULL)
 		return;
 	timer_stop(loop_timers(listener->loop), &listener->retry);

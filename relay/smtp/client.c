@@ -156,7 +156,7 @@ static void client_say(struct client *client, const char *verb, const char *argu
 static void client_say_ehlo(struct client *client)
 {
 	client_enter(client, CLIENT_EHLO);
-	client_say(client, "EHLO", client->connector->fqdn);
+	client_say(client, "EHLO", client_ehlo_name(client));
 }
 
 static void client_say_helo(struct client *client)

@@ -150,6 +150,9 @@ NODISCARD bool client_sni(const struct client *client, char out[NAME_BYTES_MAX])
 
 /* client_identity.c, for client.c. */
 
+/* Who says EHLO: we, or the client once it was announced, since the session is its own then. */
+const char *client_ehlo_name(const struct client *client);
+
 /* Connected: gathers the PROXY header, if the next hop is to have one. */
 void client_write_header(struct client *client);
 

@@ -25,6 +25,16 @@ void client_write_header(struct client *client)
 		ip_print(&client->identity.source, text, sizeof(text)));
 }
 
+const char *client_ehlo_name(const struct client *client)
+{
+	const char *helo = client->identity.helo;
+
+	/* Postfix, for one, forgets HELO of XCLIENT with the EHLO that follows. */
+	if (client->is_announced && helo[0] != '\0' && strchr(helo, ' ') == NULL)
+		return helo;
+	return client->connector->fqdn;
+}
+
 bool client_owes_xclient(const struct client *client)
 {
 	return client->connector->client_identity == CLIENT_IDENTITY_XCLIENT &&

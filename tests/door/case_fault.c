@@ -42,7 +42,8 @@ static unsigned fault_find_pins(const struct daemon *daemon, struct fault_pin *o
 
 	(void)snprintf(folder, sizeof(folder), "%s/v%u", daemon_pins(daemon, root), DOOR_VERSION);
 	dir = opendir(folder);
-	case_check(dir != NULL, "%s: %s", folder, strerror(errno));
+	if (dir == NULL)
+		case_fail("%s: %s", folder, strerror(errno));
 	while ((entry = readdir(dir)) != NULL && count < FAULT_PINS_MAX) {
 		if (entry->d_name[0] == '.')
 			continue;
@@ -329,7 +330,8 @@ static char fault_which(const struct daemon *daemon, unsigned count)
 			NULL, &answer, &list) &&
 			answer.ok,
 		"no list: %s", answer.raw);
-	case_check(answer.count == count / 2 * 2, "%lu prefixes of %u", answer.count, count);
+	case_check(answer.count == (unsigned long)(count / 2) * 2, "%lu prefixes of %u",
+		answer.count, count);
 	has_a = strstr(list.data, "\n21.0.1.0/28\n") != NULL;
 	has_b = strstr(list.data, "\n22.0.1.0/28\n") != NULL;
 	text_free(&list);

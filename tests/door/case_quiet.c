@@ -42,9 +42,9 @@ static struct quiet_counts quiet_count(struct daemon *daemon)
 	return counts;
 }
 
-static void quiet_knock(const char *from, const char *to, unsigned count, enum knock_end end)
+static void quiet_knock(const char *from, const char *to, unsigned long count, enum knock_end end)
 {
-	for (unsigned i = 0; i < count; i++) {
+	for (unsigned long i = 0; i < count; i++) {
 		struct knock got = knock(from, to, DAEMON_PORT, false);
 
 		case_check(got.end == end, "%s was %s: %s", from, knock_word(got.end),
@@ -52,7 +52,7 @@ static void quiet_knock(const char *from, const char *to, unsigned count, enum k
 	}
 }
 
-#define QUIET_KNOCKS 1000
+#define QUIET_KNOCKS 1000UL
 
 /*
  * The relay's own thread logs refusals, some of them, which may wake the writer of the log: 200 at
@@ -81,7 +81,7 @@ static void quiet_refused(bool by_kernel)
 	case_check(after.door.stranger - before.door.stranger == 2 * QUIET_KNOCKS,
 		"%lu refusals are counted", after.door.stranger - before.door.stranger);
 	enters = after.enters - before.enters;
-	case_check(enters < QUIET_KNOCKS, "the worker was woken %lu times by %u strangers", enters,
+	case_check(enters < QUIET_KNOCKS, "the worker was woken %lu times by %lu strangers", enters,
 		2 * QUIET_KNOCKS);
 	/* The same for friends, so that these counters are known to count. */
 	before = after;
@@ -198,7 +198,8 @@ static unsigned long quiet_attach_foreign(void)
 	const struct bpf_insn pass[] = {
 		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = SK_PASS},
 		{.code = BPF_JMP | BPF_EXIT}};
-	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = BPF_SK_LOOKUP);
+	struct bpf_prog_load_opts options = {
+		.sz = sizeof(options), .expected_attach_type = BPF_SK_LOOKUP};
 	struct bpf_prog_info info = {0};
 	__u32 info_len = sizeof(info);
 	int program = bpf_prog_load(

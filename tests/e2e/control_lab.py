@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of "posternctl partner NAME ip" and "door" share: a configuration, and a relay that
-is only a script on the control socket."""
+"""What the tests of "posternctl partner NAME ip" and "door" share: a configuration, and a relay
+that is only a script on the control socket."""
 
 import json
 import re
@@ -63,6 +63,8 @@ class ScriptedRelay:
         peer.sendall(answer)
 
     def close(self):
+        if self.released.is_set():
+            return
         self.released.set()
         self.listener.shutdown(socket.SHUT_RDWR)  # accept() returns
         self.listener.close()

@@ -236,6 +236,8 @@ def test_with_tls_to_the_next_hop(lab, how):
         assert [is_tls for _, is_tls in hop.xclients] == [True]
         words = [command.split()[0] for command in hop.commands[:5]]
         assert words == ["EHLO", "STARTTLS", "EHLO", "XCLIENT", "EHLO"]
+        assert hop.commands[2] == "EHLO mx.adatum.test"
+        assert hop.commands[4] == "EHLO probe.test"
     end_of(hop)
 
 

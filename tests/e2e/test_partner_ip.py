@@ -3,6 +3,7 @@
 
 import json
 import os
+import pwd
 import socket
 import subprocess
 
@@ -180,14 +181,25 @@ def test_file_import_adds_what_is_new(desk):
 
 def test_file_standard_input(desk):
     desk.file.write_text(desk.text())
-    done = subprocess.run([TOOL, "--config", desk.file, "partner", "fabrikam", "ip", "replace", "-"],
-                          input="192.0.2.1\nx\n", capture_output=True, text=True, check=False)
+    command = [TOOL, "--config", desk.file, "partner", "fabrikam", "ip", "replace", "-"]
+    done = subprocess.run(command, input="192.0.2.1\nx\n", capture_output=True, text=True,
+                          check=False)
     assert done.returncode == 2 and 'standard input:2: "x" is no ' in done.stderr
-    done = subprocess.run([TOOL, "--config", desk.file, "partner", "fabrikam", "ip", "replace", "-"],
-                          input='["192.0.2.1", {"cidr": "198.51.100.0/24", "exclude": true}]',
-                          capture_output=True, text=True, check=False)
+    entries = '["192.0.2.1", {"cidr": "198.51.100.0/24", "exclude": true}]'
+    done = subprocess.run(command, input=entries, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "2 added" in done.stdout, done.stderr
     assert desk.ip("export", check=0)[1] == "192.0.2.1\n!198.51.100.0/24\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root")
+def test_file_is_given_to_the_relays_user(desk):
+    """Who is root writes what the relay, as its user, must read and replace."""
+    desk.transport += ' user = "nobody"'
+    desk.ip("add", "192.0.2.1", check=0)
+    nobody = pwd.getpwnam("nobody").pw_uid
+    assert (desk.lists / "fabrikam.list").stat().st_uid == nobody
+    desk.ip("add", "192.0.2.2", check=0)
+    assert (desk.lists / "fabrikam.list").stat().st_uid == nobody
 
 
 def test_file_test(desk):
@@ -452,7 +464,8 @@ def test_real_replace_import_diff(served):
     assert connects(served.port, "127.0.2.1")
     assert served.ip("diff", whole, check=0)[1] == "fabrikam: the same, 2 kept; generation 1\n"
     more = served.write("more", "127.0.2.0/24\n127.0.3.0/24\n")
-    assert served.ip("diff", more, check=1)[1].splitlines()[:2] == ["-127.0.0.0/24", "+127.0.3.0/24"]
+    assert served.ip("diff", more, check=1)[1].splitlines()[:2] == [
+        "-127.0.0.0/24", "+127.0.3.0/24"]
     assert "1 added, 0 removed, 2 kept; generation 1 -> 2" in served.ip(
         "import", more, check=0)[1]
     assert connects(served.port, "127.0.3.1")

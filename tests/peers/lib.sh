@@ -45,10 +45,12 @@ host_of() {
 port_of() { echo "${1##*:}"; }
 
 # answers HOST:PORT: an SMTP server greets there.
+# ANSWERS_AFTER: what has to be said first.
 answers() {
 	local line
 	(
 		exec 3<>"/dev/tcp/$(host_of "$1")/$(port_of "$1")" || exit 1
+		printf '%b' "${ANSWERS_AFTER:-}" >&3
 		read -r -t 2 line <&3 && [[ $line == 220* ]]
 	) 2>/dev/null
 }

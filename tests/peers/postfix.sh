@@ -145,7 +145,10 @@ start() {
 		--verify-name) verify_name=$2 ;;
 		--domains) domains=$2 ;;
 		--hostname) hostname=$2 ;;
-		--set) sets+=("$2") ;;
+		--set)
+			sets+=("$2")
+			[ "$2" != smtpd_upstream_proxy_protocol=haproxy ] || ANSWERS_AFTER='PROXY TCP4 127.0.0.1 127.0.0.1 1 25\r\n'
+			;;
 		*) usage ;;
 		esac
 		shift 2

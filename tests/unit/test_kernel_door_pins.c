@@ -28,20 +28,6 @@ static struct kernel_door_info info_of(struct kernel_door *door)
 	return info;
 }
 
-/* A program of any kind that says yes. */
-static int program_load(enum bpf_prog_type type, enum bpf_attach_type attach)
-{
-	static const struct bpf_insn yes[] = {
-		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1},
-		{.code = BPF_JMP | BPF_EXIT},
-	};
-	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach);
-	int fd = bpf_prog_load(type, "yes", "GPL", yes, COUNT_OF(yes), &options);
-
-	assert_true(fd >= 0);
-	return fd;
-}
-
 /* ---- restarts */
 
 /* Knocks as a stranger until it is told to end. */
@@ -108,7 +94,9 @@ static void test_restart(void **state)
 	assert_int_not_equal(after.program_id, before.program_id);
 	assert_int_equal(after.netns_inode, before.netns_inode);
 	assert_int_equal(kernel_door_counts(door, KERNEL_DOOR_SLOTS_V4, slot, &counts), 0);
-	assert_int_equal(counts.refused[DOOR_REASON_STRANGER], knocker.knocked + 1 + 5 * 4);
+	/* Four times in each round, and once before. */
+	/* At least: a SYN that is sent again is looked up again. */
+	assert_true(counts.refused[DOOR_REASON_STRANGER] >= knocker.knocked + 21);
 	door_down(&door);
 	assert_open(listener);
 	(void)close(listener);
@@ -246,7 +234,7 @@ static void test_stale_maps(void **state)
 {
 	int listener = listener_open(SERVED, PORT);
 	int other = bpf_map_create(BPF_MAP_TYPE_ARRAY, "other", 4, 12, 3, NULL);
-	int program = program_load(BPF_PROG_TYPE_SOCKET_FILTER, 0);
+	int program = program_load(BPF_PROG_TYPE_SOCKET_FILTER, 0, 1);
 
 	(void)state;
 	assert_true(other >= 0);
@@ -316,9 +304,9 @@ static void test_stale_binding(void **state)
 static void test_stale_link(void **state)
 {
 	int map = bpf_map_create(BPF_MAP_TYPE_ARRAY, "other", 4, 4, 1, NULL);
-	int program = program_load(BPF_PROG_TYPE_XDP, 0);
+	int program = program_load(BPF_PROG_TYPE_XDP, 0, XDP_PASS);
 	int xdp = bpf_link_create(program, (int)if_nametoindex("lo"), BPF_XDP, NULL);
-	int dissector = program_load(BPF_PROG_TYPE_FLOW_DISSECTOR, BPF_FLOW_DISSECTOR);
+	int dissector = program_load(BPF_PROG_TYPE_FLOW_DISSECTOR, BPF_FLOW_DISSECTOR, 1);
 	int netns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	int flow = bpf_link_create(dissector, netns, BPF_FLOW_DISSECTOR, NULL);
 	const int fds[] = {map, program, xdp, flow, -1};
@@ -457,10 +445,32 @@ static void test_other_version(void **state)
 	(void)close(listener);
 }
 
+/* Another version that works in another namespace is none of our business. */
+static void test_other_version_elsewhere(void **state)
+{
+	struct kernel_door *door;
+	char old[128];
+	char new[128];
+	int status = 0;
+	int stop;
+	pid_t child = attach_elsewhere(&stop);
+
+	(void)state;
+	(void)snprintf(old, sizeof(old), "%s/v0", lab_pins);
+	(void)snprintf(new, sizeof(new), "%s/v%d", lab_pins, DOOR_VERSION);
+	assert_int_equal(rename(new, old), 0);
+	door = door_up_attached();
+	assert_non_null(strstr(why, "another network namespace"));
+	assert_int_equal(access(old, F_OK), 0);
+	(void)close(stop);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	door_down(&door);
+}
+
 static void test_foreign(void **state)
 {
 	struct kernel_door *door = door_up_attached();
-	int program = program_load(BPF_PROG_TYPE_SK_LOOKUP, BPF_SK_LOOKUP);
+	int program = program_load(BPF_PROG_TYPE_SK_LOOKUP, BPF_SK_LOOKUP, 1);
 	struct bpf_prog_info about = {0};
 	uint32_t len = sizeof(about);
 	struct kernel_door_info info = info_of(door);
@@ -494,6 +504,7 @@ int main(void)
 		cmocka_unit_test(test_stale_link),
 		cmocka_unit_test(test_other_namespace),
 		cmocka_unit_test(test_other_version),
+		cmocka_unit_test(test_other_version_elsewhere),
 		cmocka_unit_test(test_foreign),
 	};
 

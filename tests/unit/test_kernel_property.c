@@ -448,10 +448,7 @@ static void assert_tally(uint64_t queries)
 
 static void test_same_answers(void **state)
 {
-	const char *variant = getenv("VARIANT");
-	const bool is_slow = variant != NULL && strcmp(variant, "valgrind") == 0;
-	const uint64_t queries =
-		environment_number("POSTERN_PROPERTY_QUERIES", is_slow ? QUERIES / 50 : QUERIES);
+	const uint64_t queries = environment_number("POSTERN_PROPERTY_QUERIES", QUERIES);
 	uint64_t asked = 0;
 	size_t largest = 0;
 

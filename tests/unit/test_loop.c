@@ -6,7 +6,10 @@
  * with none.
  */
 
+#include "relay/base/stats.h"
 #include "tests/unit/loop_fixture.h"
+
+#include <time.h>
 
 static int listen_at(struct sockaddr_in *at)
 {
@@ -464,6 +467,42 @@ static void test_loop_chain(void **state)
 	with_each(run_chain);
 }
 
+static void nap_run(struct task *task)
+{
+	const struct timespec nap = {.tv_nsec = 21000000};
+
+	(void)task;
+	(void)nanosleep(&nap, NULL);
+}
+
+/* Each turn is counted once, by how long it was away; waiting in the ring is not. */
+static void run_lag(void)
+{
+	static struct stats stats;
+	struct loop *loop = loop_begin();
+	struct task nap;
+	uint64_t sum;
+
+	stats = (struct stats){0};
+	stats_mine = &stats;
+	task_init(&nap, nap_run);
+	loop_task_add(loop, &nap);
+	for (unsigned i = 0; i < 4; i++)
+		loop_turn_now(loop);
+	sum = stats.loop_under_100us + stats.loop_under_1ms + stats.loop_under_5ms +
+	      stats.loop_under_20ms + stats.loop_over_20ms;
+	assert_int_equal(sum, loop_turns(loop) - 1);
+	assert_true(stats.loop_over_20ms >= 1);
+	assert_true(stats.loop_max_us >= 21000);
+	loop_destroy(&loop);
+}
+
+static void test_loop_lag(void **state)
+{
+	(void)state;
+	with_each(run_lag);
+}
+
 static void test_loop_caps(void **state)
 {
 	struct loop_caps all;
@@ -503,6 +542,7 @@ int main(void)
 		cmocka_unit_test(test_loop_timers),
 		cmocka_unit_test(test_loop_tasks),
 		cmocka_unit_test(test_loop_chain),
+		cmocka_unit_test(test_loop_lag),
 	};
 	int rc = loop_probe(&found);
 

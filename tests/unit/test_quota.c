@@ -357,6 +357,46 @@ static void test_quota_threads(void **state)
 	quota_destroy(&quota);
 }
 
+/* connection-rate-limit: a minute's worth at once, and then no more than it. */
+static void test_quota_speed(void **state)
+{
+	struct receive_connector connector = connector_open("a");
+	struct quota *quota = quota_of(16);
+	struct ip peer = v6(1, 1);
+	struct quota_place place;
+	struct door_limit limit;
+
+	(void)state;
+	connector.connection_rate_limit = 6;
+	limit = quota_connection_limit(&connector);
+	assert_int_equal(limit.interval_ns, UINT64_C(10000000000));
+	assert_int_equal(limit.burst, 6);
+	for (unsigned i = 0; i < 6; i++) {
+		assert_int_equal(quota_enter(quota, &connector, &peer, true, &place), QUOTA_OPEN);
+		/* Who leaves is remembered. */
+		quota_leave(&place);
+	}
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(quota_enter(quota, &connector, &peer, true, &place), QUOTA_SPEED);
+	/* Another host of the network is the same source, another network is not. */
+	peer = v6(1, 2);
+	assert_int_equal(quota_enter(quota, &connector, &peer, true, &place), QUOTA_SPEED);
+	peer = v6(2, 1);
+	assert_int_equal(quota_enter(quota, &connector, &peer, true, &place), QUOTA_OPEN);
+	quota_leave(&place);
+	/* Where the kernel keeps to it, we do not. */
+	peer = v6(1, 1);
+	assert_int_equal(quota_enter(quota, &connector, &peer, false, &place), QUOTA_OPEN);
+	quota_leave(&place);
+	assert_int_equal(quota_count(quota, &connector), 0);
+	connector.connection_rate_limit = POLICY_UNLIMITED;
+	limit = quota_connection_limit(&connector);
+	assert_int_equal(limit.interval_ns, 0);
+	assert_int_equal(quota_enter(quota, &connector, &peer, true, &place), QUOTA_OPEN);
+	quota_leave(&place);
+	quota_destroy(&quota);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -367,6 +407,7 @@ int main(void)
 		cmocka_unit_test(test_quota_table),
 		cmocka_unit_test(test_quota_names),
 		cmocka_unit_test(test_quota_threads),
+		cmocka_unit_test(test_quota_speed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -101,10 +101,30 @@ static void test_stats_print_all(void **state)
 	(void)state;
 #define FILL(name) stats.name = UINT64_MAX;
 	STATS_LIST(FILL)
+	STATS_MAX_LIST(FILL)
 #undef FILL
 	(void)stats_print(&stats, text, sizeof(text));
 	assert_non_null(strstr(text, "sessions=18446744073709551615 "));
 	assert_non_null(strstr(text, " log_dropped=18446744073709551615"));
+	assert_non_null(strstr(text, " loop_max_us=18446744073709551615"));
+}
+
+/* Of the largest the largest counts, not the sum. */
+static void test_stats_max(void **state)
+{
+	struct stats blocks[3] = {0};
+	struct stats sum = {0};
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		stats_mine = &blocks[i];
+		STAT_MAX(loop_max_us, 7 + (i == 1 ? 10U : 0U));
+		STAT_MAX(loop_max_us, 3);
+	}
+	for (unsigned i = 0; i < 3; i++)
+		stats_add(&sum, &blocks[i]);
+	assert_int_equal(sum.loop_max_us, 17);
+	assert_int_equal(blocks[2].loop_max_us, 7);
 }
 
 /* Before a worker has set its block, counting goes nowhere and harms nothing. */
@@ -123,6 +143,7 @@ int main(void)
 		cmocka_unit_test(test_stats_print),
 		cmocka_unit_test(test_stats_print_all),
 		cmocka_unit_test(test_stats_without_block),
+		cmocka_unit_test(test_stats_max),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
