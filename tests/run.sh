@@ -241,6 +241,15 @@ suite_kernel() {
 	[ ! -x "$build/unit/test_kernel_property" ] ||
 		run kernel/property-uml-6.1 400 tests/kernels/uml.sh --timeout 380 -- \
 			"$build/unit/test_kernel_property"
+	# shellcheck disable=SC2016 # for the guest's shell
+	[ ! -x "$build/unit/test_kernel_door" ] ||
+		run kernel/loader-uml-6.1 400 tests/kernels/uml.sh --timeout 380 -- sh -c '
+			status=0
+			for program; do "$program" || status=1; done
+			exit "$status"' sh "$build"/unit/test_kernel_door* "$build"/unit/test_doorman_kernel
+	run kernel/door-ctl-uml-6.1 400 env POSTERN_TEST_SLOW=$((2 * factor)) \
+		tests/kernels/uml.sh --timeout 380 -- /usr/bin/python3 -m pytest -q -rs \
+		-p no:cacheprovider tests/e2e/test_door_control.py tests/e2e/test_door_ctl.py
 	[ ! -x "$build/tools/tls_server" ] ||
 		run kernel/tls-server 600 env POSTERN_KTLS=on POSTERN_BUILD="$PWD/$build" \
 			tests/kernels/uml.sh --timeout 580 -- /usr/bin/python3 -m pytest -q -rs \
