@@ -4,7 +4,10 @@
 #include "door.skel.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /*
@@ -147,6 +150,46 @@ static int door_pin_maps(struct kernel_door *door, char *why)
 	return 0;
 }
 
+/* On a thread of its own, whose capabilities are all that it gives up: a map is written to. */
+static void *rights_try(void *map)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+	const uint32_t key = 0; /* the number of no connector */
+	struct door_limit limit;
+
+	if (syscall(SYS_capset, &header, none) < 0)
+		return (void *)(intptr_t)-errno;
+	if (bpf_map_lookup_elem(*(const int *)map, &key, &limit) < 0 ||
+		bpf_map_update_elem(*(const int *)map, &key, &limit, BPF_ANY) < 0)
+		return (void *)(intptr_t)-errno;
+	return NULL;
+}
+
+/* The maps will be changed by who has no privileges any more. Does this kernel let them? */
+static int door_check_rights(struct kernel_door *door, char *why)
+{
+	void *result = NULL;
+	pthread_t thread;
+	int error = door_fail(door, "capset");
+
+	if (error == 0)
+		error = -pthread_create(&thread, NULL, rights_try, &door->maps[DOOR_MAP_LIMITS]);
+	if (error < 0 && error != -EPERM)
+		return door_explain(why, error, "a thread cannot be made: %s", strerror(-error));
+	if (error == 0) {
+		(void)pthread_join(thread, &result);
+		error = (int)(intptr_t)result;
+	}
+	if (error < 0)
+		return door_explain(why, error,
+			"maps cannot be changed without CAP_BPF, which the relay gives up: %s; "
+			"kernels before 5.19 do not allow it with kernel.unprivileged_bpf_disabled "
+			"set: take a newer one, or bpf = off",
+			strerror(-error));
+	return 0;
+}
+
 /* Everything from the lock to the last map, but nothing that the kernel would decide by. */
 static int door_open_create(struct kernel_door *door, unsigned prefixes_max, char *why)
 {
@@ -170,6 +213,8 @@ static int door_open_create(struct kernel_door *door, unsigned prefixes_max, cha
 		error = door_missing_map(door, why);
 	if (error == 0)
 		error = door_load(door, why);
+	if (error == 0)
+		error = door_check_rights(door, why);
 	if (error == 0)
 		error = tries_create(door, prefixes_max, why);
 	if (error == 0)

@@ -33,6 +33,7 @@ static int read_list(const struct gate *gate, const struct partner *partner, FIL
 		return rc;
 	own->set = list.set;
 	own->generation = list.generation;
+	own->file = list.file;
 	return 0;
 }
 
@@ -226,6 +227,11 @@ unsigned gate_connector_id(const struct gate *gate, const struct receive_connect
 unsigned gate_partner_id(const struct gate *gate, const struct partner *partner)
 {
 	return gate->partners[partner->index].id;
+}
+
+const struct ip_list_file *gate_partner_file(const struct gate *gate, const struct partner *partner)
+{
+	return &gate->partners[partner->index].file;
 }
 
 const struct cidr *gate_partner_set(

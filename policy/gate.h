@@ -62,6 +62,7 @@ struct gate_answer {
 	struct prefix prefix;                      /* that matched; with connector or is_excluded */
 	bool is_excluded;                          /* by the partner's list */
 	bool is_balancer; /* the peer has to announce who it speaks for (PROXY protocol) */
+	bool is_zoned;    /* the kernel has left it to us, and knows no connector to count it for */
 };
 
 /*
@@ -103,6 +104,10 @@ unsigned gate_partner_id(const struct gate *gate, const struct partner *partner)
  * it. */
 const struct cidr *gate_partner_set(
 	const struct gate *gate, const struct partner *partner, uint64_t *out_generation);
+
+/* The file that the gate was made with; of a partner that no connector names: none. */
+const struct ip_list_file *gate_partner_file(
+	const struct gate *gate, const struct partner *partner);
 
 /* ---- changing a partner's list; one thread at a time */
 

@@ -54,6 +54,7 @@ struct gate_binding {
 struct gate_partner {
 	struct cidr *set; /* under gate.lock; NULL: no connector names it */
 	uint64_t generation;
+	struct ip_list_file file; /* that the set was read from */
 	unsigned id;
 };
 

@@ -45,7 +45,30 @@ bool ip_list_path(const char *folder, const char *partner, char *out, size_t out
 
 /* ---- reading */
 
-static FILE *list_open(const char *path, int *out_rc)
+static struct ip_list_file file_of(const struct stat *status)
+{
+	return (struct ip_list_file){.exists = true,
+		.device = status->st_dev,
+		.inode = status->st_ino,
+		.size = status->st_size,
+		.modified = status->st_mtim};
+}
+
+void ip_list_look(const char *path, struct ip_list_file *out)
+{
+	struct stat status;
+
+	*out = stat(path, &status) < 0 ? (struct ip_list_file){0} : file_of(&status);
+}
+
+bool ip_list_file_is_same(const struct ip_list_file *a, const struct ip_list_file *b)
+{
+	return a->exists == b->exists && a->device == b->device && a->inode == b->inode &&
+	       a->size == b->size && a->modified.tv_sec == b->modified.tv_sec &&
+	       a->modified.tv_nsec == b->modified.tv_nsec;
+}
+
+static FILE *list_open(const char *path, struct ip_list_file *out_file, int *out_rc)
 {
 	/* Something that is no file must not hold us up. */
 	const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -58,6 +81,8 @@ static FILE *list_open(const char *path, int *out_rc)
 	else if (!S_ISREG(status.st_mode))
 		rc = S_ISDIR(status.st_mode) ? -EISDIR : -ENOTSUP;
 	if (rc == 0) {
+		/* Before the first byte is read: what comes to it later makes it another. */
+		*out_file = file_of(&status);
 		file = fdopen(fd, "r");
 		rc = file == NULL ? -errno : 0;
 	}
@@ -72,7 +97,7 @@ int ip_list_read(const char *path, FILE *errors, struct ip_list *out)
 	struct ip_list list = {0};
 	struct ip_import import = {.name = path, .errors = errors, .generation = &list.generation};
 	int rc = 0;
-	FILE *file = list_open(path, &rc);
+	FILE *file = list_open(path, &list.file, &rc);
 
 	if (rc == -ENOENT) {
 		rc = cidr_create(&list.set);

@@ -17,15 +17,27 @@
 
 #include "policy/cidr.h"
 #include <stdio.h>
+#include <sys/types.h>
+#include <time.h>
 
 /* A line of any list; an import of more bytes than that is a mistake. */
 #define IP_LIST_LINE_BYTES_MAX 1024
 #define IP_LIST_FILE_BYTES_MAX ((size_t)256 * 1024 * 1024)
 
+/* Which file it was, and as it was when it was read: whoever writes a list puts another there. */
+struct ip_list_file {
+	bool exists;
+	dev_t device;
+	ino_t inode;
+	off_t size;
+	struct timespec modified;
+};
+
 /* The set; door_value.flags is 0 or DOOR_EXCLUDED, connector and partner are 0. */
 struct ip_list {
-	struct cidr *set;    /* owned */
-	uint64_t generation; /* 0: there never was one */
+	struct cidr *set;         /* owned */
+	uint64_t generation;      /* 0: there never was one */
+	struct ip_list_file file; /* of ip_list_read() */
 };
 
 void ip_list_clear(struct ip_list *list); /* frees the set; harmless when it is NULL */
@@ -42,6 +54,10 @@ bool ip_list_path(const char *folder, const char *partner, char *out, size_t out
  * ...", and nothing is read: -EINVAL; or -errno, -EISDIR or -ENOTSUP for what is no file.
  */
 NODISCARD int ip_list_read(const char *path, FILE *errors, struct ip_list *out);
+
+/* The file of that name as it is now. */
+void ip_list_look(const char *path, struct ip_list_file *out);
+bool ip_list_file_is_same(const struct ip_list_file *a, const struct ip_list_file *b);
 
 /*
  * Replaces the file: a new one beside it, flushed to the disk, renamed over it, the folder flushed.

@@ -5,6 +5,7 @@
 #include "relay/base/log.h"
 #include "relay/control_private.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <jansson.h>
 #include <poll.h>
@@ -73,6 +74,33 @@ static int control_clear_path(const struct sockaddr_un *address, FILE *errors)
 	return 0;
 }
 
+/*
+ * The socket that was just made, and nothing else: its folder may be one in which another user puts
+ * a link in its place.
+ */
+static int control_give_to(const char *path, mode_t mode, uid_t uid, gid_t gid, FILE *errors)
+{
+	int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	char name[32];
+	struct stat there;
+	int rc = 0;
+
+	if (fd < 0 || fstat(fd, &there) < 0)
+		rc = control_complain(path, "cannot be looked at", -errno, errors);
+	else if (!S_ISSOCK(there.st_mode) || there.st_uid != geteuid() || there.st_nlink != 1)
+		rc = control_complain(
+			path, "somebody has put another in its place", -EEXIST, errors);
+	(void)snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+	/* The mode while it is still ours: a service that may change owners may do no more. */
+	if (rc == 0 && chmod(name, mode) < 0)
+		rc = control_complain(path, "its mode cannot be set", -errno, errors);
+	if (rc == 0 && fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0)
+		rc = control_complain(path, "its owner or group cannot be set", -errno, errors);
+	if (fd >= 0)
+		(void)close(fd);
+	return rc;
+}
+
 /* Its owner and group, before anybody can connect. */
 static int control_give(const char *path, const struct policy *policy, FILE *errors)
 {
@@ -98,12 +126,7 @@ static int control_give(const char *path, const struct policy *policy, FILE *err
 		}
 		gid = group->gr_gid;
 	}
-	/* The mode while it is still ours: a service that may change owners may do no more. */
-	if (chmod(path, policy->control_group == NULL ? 0600 : 0660) < 0)
-		return control_complain(path, "its mode cannot be set", -errno, errors);
-	if (chown(path, uid, gid) < 0)
-		return control_complain(path, "its owner or group cannot be set", -errno, errors);
-	return 0;
+	return control_give_to(path, policy->control_group == NULL ? 0600 : 0660, uid, gid, errors);
 }
 
 static int control_open(struct control *control, const struct policy *policy, FILE *errors)

@@ -149,6 +149,7 @@ static int doorman_decide(struct doorman *doorman, struct world *world, FILE *er
 		rc = doorman_remove_pins(policy, "bpf = off", errors);
 	} else {
 		rc = doorman_open_kernel(doorman, world, errors);
+		doorman->has_made_pins = rc == 0 && !was_pinned;
 		if (rc == 0)
 			return 0;
 		rc = doorman_do_without(doorman, world, was_pinned, rc, errors);
@@ -208,6 +209,17 @@ void doorman_destroy(struct doorman **out)
 	free(doorman);
 }
 
+void doorman_abandon(struct doorman **out)
+{
+	struct doorman *doorman = *out;
+
+	if (doorman != NULL && doorman->has_made_pins) {
+		kernel_door_destroy(&doorman->kernel);
+		(void)doorman_remove_pins(doorman->world->policy, "the start failed", stderr);
+	}
+	doorman_destroy(out);
+}
+
 void doorman_set_hooks(struct doorman *doorman, const struct doorman_hooks *hooks)
 {
 	doorman->hooks = *hooks;
@@ -216,6 +228,8 @@ void doorman_set_hooks(struct doorman *doorman, const struct doorman_hooks *hook
 struct gate_ids *doorman_ids(struct doorman *doorman)
 {
 	doorman->changes_seen = atomic_load(&doorman->changes);
+	/* The world before may have come to nothing without a word to us. */
+	*doorman->ids = *doorman->names;
 	return doorman->ids;
 }
 
@@ -250,8 +264,12 @@ bool doorman_ask(struct doorman *doorman, struct world *world, const struct addr
 		*out = (struct gate_answer){0};
 		return false;
 	}
-	if (rc < 0 || !gate_resolve(world->gate, value, out))
-		return gate_ask(world->gate, local, peer, zone, out);
+	if (rc < 0 || !gate_resolve(world->gate, value, out)) {
+		bool may_enter = gate_ask(world->gate, local, peer, zone, out);
+
+		out->is_zoned = rc == 0 && (value.flags & DOOR_ZONED) != 0;
+		return may_enter;
+	}
 	return out->connector != NULL && !out->is_excluded;
 }
 

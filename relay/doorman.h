@@ -35,6 +35,12 @@ NODISCARD int doorman_create(struct world *world, FILE *errors, struct doorman *
 /* The pins stay, and with nobody listening everybody is refused. */
 void doorman_destroy(struct doorman **doorman);
 
+/*
+ * Instead, where the start comes to nothing: a door that it has made goes again, since whoever has
+ * the ports now is not to be filtered by it. One that was there before stays. NULL is harmless.
+ */
+void doorman_abandon(struct doorman **doorman);
+
 /* What the doorman asks of the relay; any of its own callers' threads. */
 struct doorman_hooks {
 	/* Ends the sessions of peers that nobody serves any more; how many that were. */
@@ -144,6 +150,13 @@ NODISCARD int doorman_list(struct doorman *doorman, const char *partner, struct 
 /* The audit line of a request that did not come so far. rc: -errno; 0: it succeeded. */
 void doorman_audit(
 	const struct doorman_request *request, const struct doorman_result *result, int rc);
+
+/*
+ * Was a list in force changed on disk since it was read? Who changes one while no relay listens on
+ * control-socket looks for the socket behind that: a relay that asks this once it listens sees
+ * what nobody else would tell.
+ */
+bool doorman_is_behind(struct doorman *doorman);
 
 /* What each binding says to an address; partner NULL, or only those where its list counts. */
 struct doorman_verdict {

@@ -111,7 +111,7 @@ static int change_write(struct change *change, const struct cidr *set, uint64_t 
 		.set = (struct cidr *)(uintptr_t)set, .generation = generation};
 	int rc = ip_list_write(change->path, change->partner->name, &list);
 
-	doorman_look_at_file(change->path, &change->doorman->files[change->partner->index]);
+	ip_list_look(change->path, &change->doorman->files[change->partner->index]);
 	return rc;
 }
 
@@ -122,7 +122,7 @@ static int change_find(struct change *change)
 	struct doorman *doorman = change->doorman;
 	const struct doorman_request *request = change->request;
 	const char *folder = doorman->world->policy->partner_lists;
-	struct doorman_file file;
+	struct ip_list_file file;
 
 	change->partner = doorman_find_partner(doorman, request->partner);
 	if (change->partner == NULL)
@@ -141,9 +141,9 @@ static int change_find(struct change *change)
 	change->old =
 		gate_partner_set(change->gate, change->partner, &change->result->generation_before);
 	change->is_in_force = change->old != NULL;
-	doorman_look_at_file(change->path, &file);
+	ip_list_look(change->path, &file);
 	if (change->is_in_force &&
-		!doorman_file_is_same(&file, &doorman->files[change->partner->index])) {
+		!ip_list_file_is_same(&file, &doorman->files[change->partner->index])) {
 		change->result->fault = DOORMAN_FAULT_DISK;
 		return change_fail(change, -ESTALE,
 			"%s was changed by hand and is not in force; send the relay SIGHUP, which "

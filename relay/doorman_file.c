@@ -10,41 +10,40 @@
  * was changed by hand is not overwritten; and the audit line of each change.
  */
 
-void doorman_look_at_file(const char *path, struct doorman_file *out)
-{
-	struct stat stat_now;
-
-	*out = (struct doorman_file){0};
-	if (stat(path, &stat_now) < 0)
-		return;
-	*out = (struct doorman_file){.exists = true,
-		.device = stat_now.st_dev,
-		.inode = stat_now.st_ino,
-		.size = stat_now.st_size,
-		.modified = stat_now.st_mtim};
-}
-
-bool doorman_file_is_same(const struct doorman_file *a, const struct doorman_file *b)
-{
-	return a->exists == b->exists && a->device == b->device && a->inode == b->inode &&
-	       a->size == b->size && a->modified.tv_sec == b->modified.tv_sec &&
-	       a->modified.tv_nsec == b->modified.tv_nsec;
-}
-
-int doorman_create_files(const struct world *world, struct doorman_file **out)
+int doorman_create_files(const struct world *world, struct ip_list_file **out)
 {
 	const struct policy *policy = world->policy;
-	struct doorman_file *files = calloc(policy->partner_count + 1, sizeof(*files));
-	char path[PATH_MAX];
+	struct ip_list_file *files = calloc(policy->partner_count + 1, sizeof(*files));
 
 	if (files == NULL)
 		return -ENOMEM;
-	for (unsigned i = 0; policy->partner_lists != NULL && i < policy->partner_count; i++)
-		if (ip_list_path(
-			    policy->partner_lists, policy->partners[i].name, path, sizeof(path)))
-			doorman_look_at_file(path, &files[i]);
+	for (unsigned i = 0; i < policy->partner_count; i++)
+		files[i] = *gate_partner_file(world->gate, &policy->partners[i]);
 	*out = files;
 	return 0;
+}
+
+bool doorman_is_behind(struct doorman *doorman)
+{
+	const struct policy *policy;
+	bool is_behind = false;
+
+	(void)pthread_mutex_lock(&doorman->lock);
+	policy = doorman->world->policy;
+	for (unsigned i = 0; policy->partner_lists != NULL && i < policy->partner_count; i++) {
+		const struct partner *partner = &policy->partners[i];
+		struct ip_list_file file;
+		char path[PATH_MAX];
+		uint64_t generation;
+
+		if (gate_partner_set(doorman->world->gate, partner, &generation) == NULL ||
+			!ip_list_path(policy->partner_lists, partner->name, path, sizeof(path)))
+			continue;
+		ip_list_look(path, &file);
+		is_behind |= !ip_list_file_is_same(&file, &doorman->files[i]);
+	}
+	(void)pthread_mutex_unlock(&doorman->lock);
+	return is_behind;
 }
 
 /* ---- */

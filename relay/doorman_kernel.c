@@ -48,18 +48,22 @@ static void guards_free(struct doorman_guards *guards)
 	*guards = (struct doorman_guards){0};
 }
 
-/* Bindings that are new are not guarded any more; what was in force stays. */
-static void guards_undo(struct doorman *doorman)
+/* Bindings that are new are not guarded any more; what was in force stays. False: one still is. */
+static bool guards_undo(struct doorman *doorman)
 {
+	bool is_undone = true;
+
 	for (unsigned i = 0; i < doorman->next_guards.count; i++) {
 		const struct doorman_guard *guard = &doorman->next_guards.rows[i];
 
-		if (guard->is_new && kernel_door_unbind(doorman->kernel, guard->slot) < 0)
-			log_event(LOG_LEVEL_ERROR, NULL, "door",
-				"result=failed why=\"a binding is guarded that is not listened "
-				"on\"");
+		if (!guard->is_new || kernel_door_unbind(doorman->kernel, guard->slot) >= 0)
+			continue;
+		is_undone = false;
+		log_event(LOG_LEVEL_ERROR, NULL, "door",
+			"result=failed why=\"a binding is guarded that is not listened on\"");
 	}
 	guards_free(&doorman->next_guards);
+	return is_undone;
 }
 
 /* A slot with the trie that the binding will have; a new binding is guarded by it at once. */
@@ -111,8 +115,6 @@ int doorman_create_guards(struct doorman *doorman, struct world *world, bool is_
 	}
 	if (rc < 0 && is_start)
 		guards_free(next);
-	else if (rc < 0)
-		guards_undo(doorman);
 	return rc;
 }
 
@@ -246,8 +248,14 @@ int doorman_reload_prepare(struct doorman *doorman, struct world *world, FILE *e
 		rc = doorman_create_files(world, &doorman->next_files);
 	if (rc == 0)
 		rc = doorman_write_names(doorman, errors);
-	if (rc == 0 && doorman->kernel != NULL)
+	if (rc == 0 && doorman->kernel != NULL) {
+		/*
+		 * A binding that is new may lie within one that is in force, as an address does
+		 * within the wildcard: the kernel then goes by both worlds, a worker by its own.
+		 */
+		doorman->paused_world = atomic_exchange(&doorman->kernel_world, NULL);
 		rc = doorman_create_guards(doorman, world, false, errors);
+	}
 	if (rc == 0)
 		doorman_note_slots(doorman, world);
 	return rc;
@@ -262,9 +270,15 @@ void doorman_reload_finish(struct doorman *doorman, struct world *world)
 			"result=failed why=\"%s; the relay refuses after accepting whom the "
 			"kernel still lets in, until the next reload\"",
 			kernel_remedy(rc));
+	doorman->paused_world = NULL;
 	free(doorman->files);
 	doorman->files = doorman->next_files;
 	doorman->next_files = NULL;
+	/*
+	 * No worker asks it any more. Sessions hold its world, and the last of them would have to
+	 * free it, on a worker.
+	 */
+	gate_destroy(&doorman->world->gate);
 	world_release(&doorman->world);
 	doorman->world = world_hold(world);
 	doorman_keep_names(doorman);
@@ -273,8 +287,9 @@ void doorman_reload_finish(struct doorman *doorman, struct world *world)
 
 void doorman_reload_abandon(struct doorman *doorman)
 {
-	if (doorman->kernel != NULL)
-		guards_undo(doorman);
+	if (doorman->kernel != NULL && guards_undo(doorman) && doorman->paused_world != NULL)
+		atomic_store(&doorman->kernel_world, doorman->paused_world);
+	doorman->paused_world = NULL;
 	free(doorman->next_files);
 	doorman->next_files = NULL;
 	*doorman->ids = *doorman->names;

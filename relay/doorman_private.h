@@ -38,15 +38,6 @@ struct doorman_counts {
 	_Atomic uint64_t refused[DOOR_REASON_COUNT];
 };
 
-/* A list file as it was when it was read or written here. */
-struct doorman_file {
-	bool exists;
-	dev_t device;
-	ino_t inode;
-	off_t size;
-	struct timespec modified;
-};
-
 struct doorman {
 	pthread_mutex_t
 		lock; /* a reload, a change, and all calls of the kernel's door but asking */
@@ -56,17 +47,19 @@ struct doorman {
 	struct kernel_door *kernel; /* NULL: userspace decides */
 	char why[KERNEL_DOOR_WHY_BYTES];
 	enum bpf_mode bpf;
+	bool has_made_pins; /* this start; before it there were none */
 	uint64_t started_ms;
 	struct world *world; /* in force; held */
 	/* Whose gate the kernel's tries have; NULL while it is neither one nor the other. */
 	_Atomic(const struct world *) kernel_world;
 	struct doorman_guards guards;
-	struct doorman_file *files; /* by index of the partner */
+	struct ip_list_file *files; /* as read or written here; by index of the partner */
 	struct doorman_hooks hooks;
 
 	/* A reload that was prepared. */
+	const struct world *paused_world; /* what kernel_world was before it */
 	struct doorman_guards next_guards;
-	struct doorman_file *next_files;
+	struct ip_list_file *next_files;
 	_Atomic uint64_t changes; /* of lists */
 	uint64_t changes_seen;    /* when the gate of the next world was begun */
 
@@ -92,7 +85,7 @@ extern struct doorman_seam doorman_seam;
 #define DOORMAN_EVENTS_MAX 512
 
 /* Fills the tries for the gate and guards bindings that are new; is_start: nobody listens yet, and
- * whatever fails, nothing is undone. */
+ * whatever fails, nothing is undone. Else doorman_reload_abandon() undoes it. */
 NODISCARD int doorman_create_guards(
 	struct doorman *doorman, struct world *world, bool is_start, FILE *errors);
 
@@ -119,9 +112,7 @@ void doorman_keep_names(struct doorman *doorman);
 /* Takes notice of the world's bindings, for counting. */
 void doorman_note_slots(struct doorman *doorman, const struct world *world);
 
-/* The list files of the world's partners as they are now. */
-NODISCARD int doorman_create_files(const struct world *world, struct doorman_file **out);
-void doorman_look_at_file(const char *path, struct doorman_file *out);
-bool doorman_file_is_same(const struct doorman_file *a, const struct doorman_file *b);
+/* The list files of the world's partners as they were when its gate read them. */
+NODISCARD int doorman_create_files(const struct world *world, struct ip_list_file **out);
 
 const struct partner *doorman_find_partner(const struct doorman *doorman, const char *name);

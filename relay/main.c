@@ -118,10 +118,10 @@ static int run_check(const char *file)
 	return rc;
 }
 
-/* Each session needs a descriptor, and so does each session with a next hop. */
+/* Each session needs a descriptor, each session with a next hop, and the door for its tries. */
 static void raise_descriptor_limit(const struct world *world, unsigned workers)
 {
-	const rlim_t need = (256 + world->connections_max) * workers;
+	const rlim_t need = (rlim_t)6 * DOOR_SLOTS + (256 + world->connections_max) * workers;
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= need)
@@ -471,10 +471,12 @@ static int relay_start(struct relay *relay, const char *file)
 	/* It may ask workers for something, and waits for them. */
 	if (rc == 0)
 		rc = control_start(relay->control);
+	if (rc == 0 && doorman_is_behind(relay->doorman))
+		keeper_reload(relay->keeper);
 	return rc;
 }
 
-static int relay_stop(struct relay *relay)
+static int relay_stop(struct relay *relay, bool has_served)
 {
 	int rc = 0;
 
@@ -496,7 +498,7 @@ static int relay_stop(struct relay *relay)
 	free(relay->workers);
 	protolog_stop();
 	quota_destroy(&relay->shared.quota);
-	doorman_destroy(&relay->doorman);
+	(has_served ? doorman_destroy : doorman_abandon)(&relay->doorman);
 	return rc;
 }
 
@@ -519,6 +521,7 @@ static int open_signals(void)
 static int run_relay(const char *file)
 {
 	struct relay relay = {0};
+	bool has_started;
 	int signals;
 	int rc;
 
@@ -544,11 +547,12 @@ static int run_relay(const char *file)
 	 * networks. */
 	ktls_probe(&relay.ktls_support);
 	rc = relay_start(&relay, file);
-	if (rc == 0)
+	has_started = rc == 0;
+	if (has_started)
 		rc = worker_run(relay.workers[0], signals);
 	else
 		(void)fprintf(stderr, "postern: cannot start: %s\n", strerror(-rc));
-	if (relay_stop(&relay) < 0)
+	if (relay_stop(&relay, has_started) < 0)
 		rc = -EIO;
 	(void)close(signals);
 	log_event(LOG_LEVEL_INFO, NULL, "stop", "result=%s", rc == 0 ? "ok" : "failed");

@@ -162,7 +162,7 @@ static bool worker_read_ends(const struct listener *listener, int fd, struct wor
 
 /*
  * A place for the client, if the connector's limits allow one; else why not. The kernel keeps to
- * connection-rate-limit, if it decides, for peers that were not announced.
+ * connection-rate-limit, if it decides, for peers that were not announced and have no zone.
  */
 static const struct worker_crowd *worker_enter(struct worker *worker, const struct gate_answer *who,
 	const struct address *local, const struct ip *client, bool is_announced,
@@ -173,7 +173,7 @@ static const struct worker_crowd *worker_enter(struct worker *worker, const stru
 	const struct doorman_knock knock = {.local = local, .peer = client, .answer = who};
 
 	switch (quota_enter(worker->shared->quota, who->connector, client,
-		is_announced || !doorman_is_kernel(doorman), out)) {
+		is_announced || who->is_zoned || !doorman_is_kernel(doorman), out)) {
 	case QUOTA_OPEN:
 		doorman_passed(doorman, world, &knock);
 		return &crowd_none;
@@ -398,6 +398,9 @@ void worker_on_accept(struct listener *listener, int fd)
 		worker_open_session(worker, own, &who, fd);
 }
 
+/* Sessions of one turn of the loop: two calls of the kernel each, and a line of the log. */
+#define UNSERVED_AT_ONCE 128
+
 /* Whom the door would let in now, by the way that it came. */
 static bool worker_is_served(struct worker *worker, const struct worker_session *own)
 {
@@ -416,13 +419,18 @@ static bool worker_is_served(struct worker *worker, const struct worker_session 
 
 uint64_t worker_drain_unserved(struct worker *worker)
 {
-	struct link *link;
-	struct link *after;
 	uint64_t count = 0;
 
-	LIST_FOR_EACH (link, after, &worker->open_sessions) {
-		struct worker_session *own = OWNER_OF(link, struct worker_session, link);
+	for (unsigned i = 0; i < UNSERVED_AT_ONCE && worker->unserved_left > 0; i++) {
+		/* To the end of the list: in front stand those that were not looked at. */
+		struct link *link = list_take(&worker->open_sessions);
+		struct worker_session *own;
 
+		worker->unserved_left = link == NULL ? 0 : worker->unserved_left - 1;
+		if (link == NULL)
+			break;
+		list_append(&worker->open_sessions, link);
+		own = OWNER_OF(link, struct worker_session, link);
 		if (own->session.is_draining || worker_is_served(worker, own))
 			continue;
 		log_event(LOG_LEVEL_INFO, own->session.id, "refused", "peer=%s why=not-served-now",

@@ -204,8 +204,17 @@ uint64_t worker_await_unserved(struct worker *worker)
 
 void worker_do_end_unserved(struct worker *worker)
 {
-	worker->ended_unserved = worker_drain_unserved(worker);
-	worker_duty_done(worker, &worker->ending_unserved);
+	struct link *link;
+	struct link *after;
+
+	if (worker->unserved_left == 0)
+		LIST_FOR_EACH (link, after, &worker->open_sessions)
+			worker->unserved_left++;
+	worker->ended_unserved += worker_drain_unserved(worker);
+	if (worker->unserved_left > 0)
+		worker_wake(worker, WORKER_WAKE_UNSERVED);
+	else
+		worker_duty_done(worker, &worker->ending_unserved);
 }
 
 void worker_tell_end(struct worker *worker)

@@ -80,6 +80,7 @@ struct worker {
 	struct worker_duty adopting;
 	struct worker_duty ending_unserved;
 	uint64_t ended_unserved; /* sessions, since it was asked for */
+	uint64_t unserved_left;  /* of those there were: still to be looked at */
 	bool has_ended;
 
 	int signal_fd; /* -1: signals are another worker's business */
@@ -111,7 +112,8 @@ struct worker {
 /* worker_accept.c */
 void worker_on_accept(struct listener *listener, int fd);
 
-/* Ends sessions whose peer the door would not let in now; how many. */
+/* Of the sessions that are left to be looked at, ends those whose peer the door would not let in
+ * now: of some at a time, so that others are served meanwhile. How many. */
 uint64_t worker_drain_unserved(struct worker *worker);
 
 /* worker_change.c */

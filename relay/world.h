@@ -27,7 +27,7 @@ struct world_binding {
 
 struct world {
 	struct policy *policy;
-	struct gate *gate;
+	struct gate *gate; /* NULL once another world is in force */
 	struct trust_set *trusts;
 	struct own_certificate *certificates; /* all that could be read, enabled or not */
 	unsigned certificate_count;

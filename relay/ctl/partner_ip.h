@@ -67,6 +67,9 @@ int partner_ip_replace_run(
 
 /* ---- without a relay: as the relay would answer, with a status as partner_ip_list() */
 
+/* The error of a change that a relay is to make, as one has started meanwhile. */
+#define PARTNER_FILE_TAKEN "relay-started"
+
 int partner_file_list(const struct partner_ip *ask, struct ip_list *out);
 enum control_outcome partner_file_change(const struct partner_ip *ask,
 	const struct partner_ip_change *change, struct control_reply *out);

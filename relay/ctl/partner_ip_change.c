@@ -15,6 +15,9 @@
 #define NOTES_MAX 20
 #define NOTES_LIST_MAX 200000
 
+/* Relays may come and go meanwhile. */
+#define RELAY_TRIES 3
+
 /* An import begins anew so often when somebody else changes the list at the same time. */
 #define IMPORT_TRIES 5
 
@@ -44,8 +47,8 @@ static char *set_create_lines(const struct cidr *set, size_t *out_len)
 	return NULL;
 }
 
-/* By the relay, or on the file. */
-static enum control_outcome change_do(
+/* Of the relay. */
+static enum control_outcome change_ask(
 	struct partner_ip *ask, const struct partner_ip_change *change, struct control_reply *out)
 {
 	char command[32];
@@ -71,9 +74,27 @@ static enum control_outcome change_do(
 	ask->has_relay = outcome != CONTROL_NO_RELAY;
 	if (outcome == CONTROL_BROKEN && !change->dry_run)
 		ctl_error("what became of it shows: posternctl partner %s ip list", ask->partner);
-	if (outcome != CONTROL_NO_RELAY)
-		return outcome;
-	return partner_file_change(ask, change, out);
+	return outcome;
+}
+
+/* By the relay, or on the file, unless one has started by the time that the file may be changed. */
+static enum control_outcome change_do(
+	struct partner_ip *ask, const struct partner_ip_change *change, struct control_reply *out)
+{
+	enum control_outcome outcome = CONTROL_NO_RELAY;
+
+	for (unsigned i = 0; i < RELAY_TRIES; i++) {
+		outcome = change_ask(ask, change, out);
+		if (outcome != CONTROL_NO_RELAY)
+			return outcome;
+		control_reply_clear(out);
+		outcome = partner_file_change(ask, change, out);
+		if (outcome != CONTROL_REFUSED || strcmp(out->error, PARTNER_FILE_TAKEN) != 0)
+			return outcome;
+		if (i + 1 < RELAY_TRIES)
+			control_reply_clear(out);
+	}
+	return outcome;
 }
 
 /* ---- saying what came of it */
@@ -81,8 +102,8 @@ static enum control_outcome change_do(
 static void print_when(const struct partner_ip *ask, const struct control_reply *reply)
 {
 	if (ask->has_relay)
-		(void)printf("; in force after %" PRIu64 ".%" PRIu64 " ms", reply->effect_us / 1000,
-			reply->effect_us % 1000 / 100);
+		(void)printf("; in force after %" PRIu64 ".%03" PRIu64 " ms",
+			reply->effect_us / 1000, reply->effect_us % 1000);
 	else if (ask->place.socket != NULL)
 		(void)printf("; the relay is not running: in force when it starts");
 	else

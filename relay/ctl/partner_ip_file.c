@@ -209,30 +209,57 @@ static enum control_outcome set_check(
 
 /*
  * What root makes must be readable for the user that the relay becomes. Only a file that is ours,
- * and has no other name, is given away.
+ * and has no other name, is given away, and of one in a folder that is root's its group only: it is
+ * not for the relay to change, and the folder may not be the one that was meant.
  */
 static void file_give(const struct partner_file *file)
 {
 	const char *name = geteuid() == 0 ? file->policy->user : NULL;
 	const struct passwd *user = name == NULL ? NULL : getpwnam(name);
 	int fd = user == NULL ? -1 : open(file->path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	struct stat status;
+	struct stat status, folder;
 
 	if (fd < 0)
 		return;
-	if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_nlink == 1 &&
-		status.st_uid == 0 && fchown(fd, user->pw_uid, user->pw_gid) < 0)
+	if (fstat(fd, &status) == 0 && fstat(file->lock, &folder) == 0 && S_ISREG(status.st_mode) &&
+		status.st_nlink == 1 && status.st_uid == 0 &&
+		(fchown(fd, folder.st_uid == 0 ? 0 : user->pw_uid, user->pw_gid) < 0 ||
+			fchmod(fd, (status.st_mode & 0777) | S_IRGRP) < 0))
 		ctl_note("%s: %s; the relay's user \"%s\" must be able to read it", file->path,
 			strerror(errno), name);
 	(void)close(fd);
+}
+
+/*
+ * Reading and checking a long list takes seconds. A relay that has come meanwhile is its writer,
+ * and does not take our lock.
+ */
+static enum control_outcome file_check(
+	const struct partner_ip *ask, const struct partner_file *file, struct control_reply *reply)
+{
+	struct ip_list_file now;
+
+	if (control_is_there(&ask->place))
+		return refuse(reply, PARTNER_FILE_TAKEN,
+			"a relay has started meanwhile; nothing was applied: ask again");
+	ip_list_look(file->path, &now);
+	if (!ip_list_file_is_same(&now, &file->list.file))
+		return refuse(reply, "disk",
+			"%s was changed by somebody else meanwhile; nothing was applied: ask again",
+			file->path);
+	return CONTROL_DONE;
 }
 
 static enum control_outcome file_write(const struct partner_ip *ask,
 	const struct partner_file *file, struct cidr *set, struct control_reply *reply)
 {
 	const struct ip_list list = {.set = set, .generation = file->list.generation + 1};
-	int rc = ip_list_write(file->path, ask->partner, &list);
+	enum control_outcome outcome = file_check(ask, file, reply);
+	int rc;
 
+	if (outcome != CONTROL_DONE)
+		return outcome;
+	rc = ip_list_write(file->path, ask->partner, &list);
 	if (rc < 0)
 		return refuse(
 			reply, "disk", "%s: %s; the list is as it was", file->path, strerror(-rc));

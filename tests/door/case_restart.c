@@ -78,6 +78,21 @@ static void restart_pins_decide(bool by_kernel)
 	daemon_stop(&daemon);
 }
 
+/* A first start that fails filters nobody: whoever has the port goes on as before. */
+static void restart_port_taken(bool by_kernel)
+{
+	struct daemon daemon;
+	int fd;
+
+	case_begin(&daemon, by_kernel, NULL);
+	fd = case_listen();
+	case_check(daemon_try(&daemon) != 0, "it starts where another has the port");
+	case_check(case_passes("10.2.0.1"), "a start that failed filters another's listener");
+	(void)close(fd);
+	daemon_start(&daemon);
+	daemon_stop(&daemon);
+}
+
 /* ---- again and again */
 
 /* Strangers and friends of both families; the strangers' way may be that of either down or up. */
@@ -392,6 +407,7 @@ static void restart_unprivileged(bool by_kernel)
 static const struct door_case rows[] = {
 	{"restart/down", restart_down, BY_KERNEL | BY_USER, 0},
 	{"restart/pins-decide", restart_pins_decide, BY_KERNEL, 0},
+	{"restart/port-taken", restart_port_taken, BY_KERNEL, 0},
 	{"restart/again", restart_again, BY_KERNEL | BY_USER, 3},
 	{"restart/upgrade", restart_upgrade, BY_KERNEL | BY_USER, 2},
 	{"restart/reload", restart_reload, BY_KERNEL | BY_USER, 2},

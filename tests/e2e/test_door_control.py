@@ -360,6 +360,24 @@ def test_end_sessions(door):
         client.close()
 
 
+def test_end_many_sessions(door):
+    """More than are looked at in one turn of the loop, those that stay between those that go."""
+    house = door()
+    house.change("replace", "127.0.2.0/24\n127.0.3.0/24")
+    clients = [(number % 3 == 0, Client(house.port, source=f"127.0.{2 + (number % 3 == 0)}."
+                                                          f"{1 + number // 30}"))
+               for number in range(300)]
+    answer = house.change("remove", "127.0.2.0/24", end_sessions=True)
+    assert answer["sessions_ended"] == 200
+    for stays, client in clients:
+        if stays:
+            client.say("NOOP", 250)
+        else:
+            assert client.reply().startswith("421") and client.reply() == ""
+        client.close()
+    assert house.change("remove", "127.0.3.0/24", end_sessions=True)["sessions_ended"] == 0
+
+
 def test_rate(door, mode):
     house = door()
     house.relay.stop()

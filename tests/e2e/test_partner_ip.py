@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """posternctl partner NAME ip: on the files of lists, with a scripted relay, and with a real one."""
 
+import fcntl
 import json
 import os
 import pwd
@@ -195,11 +196,18 @@ def test_file_standard_input(desk):
 def test_file_is_given_to_the_relays_user(desk):
     """Who is root writes what the relay, as its user, must read and replace."""
     desk.transport += ' user = "nobody"'
-    desk.ip("add", "192.0.2.1", check=0)
-    nobody = pwd.getpwnam("nobody").pw_uid
-    assert (desk.lists / "fabrikam.list").stat().st_uid == nobody
-    desk.ip("add", "192.0.2.2", check=0)
-    assert (desk.lists / "fabrikam.list").stat().st_uid == nobody
+    nobody = pwd.getpwnam("nobody")
+    path = desk.lists / "fabrikam.list"
+    for folder_is_theirs in (False, True):
+        if folder_is_theirs:
+            os.chown(desk.lists, nobody.pw_uid, nobody.pw_gid)
+            path.unlink()
+        for number in range(2):
+            desk.ip("add", f"192.0.2.{number}", check=0)
+            status = path.stat()
+            # In a folder of root it is for them to read, and never theirs.
+            assert status.st_uid == (nobody.pw_uid if folder_is_theirs else 0)
+            assert status.st_gid == nobody.pw_gid and status.st_mode & 0o040
 
 
 def test_file_test(desk):
@@ -254,6 +262,31 @@ def test_relay_add_asks_for_what_was_said(desk):
         {"command": "partner-ip-add", "partner": "fabrikam", "bytes": 42, "expect_generation": 17,
          "end_sessions": True}, b"192.0.2.0/24\n!198.51.100.7\n203.0.113.0/24\n")
     assert not (desk.lists / "fabrikam.list").exists()  # the relay has it
+
+
+def waits_for_lock(process):
+    """Does it wait for the lock of a file?"""
+    with open("/proc/locks", encoding="ascii") as locks:
+        return any(line.split()[1] == "->" and f" {process.pid} " in line for line in locks)
+
+
+def test_relay_that_starts_meanwhile_does_it(desk):
+    """Who found no relay, and one is there when the file could be changed, asks again."""
+    desk.file.write_text(desk.text())
+    desk.ip("add", "198.51.100.0/24", check=0)
+    before = (desk.lists / "fabrikam.list").read_text()
+    folder = os.open(desk.lists, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with subprocess.Popen([TOOL, "--config", desk.file, "partner", "fabrikam", "ip", "add",
+                           "192.0.2.0/24"], stdout=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: waits_for_lock(process), "the lock is waited for")
+        relay = desk.answer(lambda request, _: change(1, 0, 1, generation=18))
+        os.close(folder)
+        text, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0 and "in force after" in text, text
+    assert relay.requests[0] == ({"command": "partner-ip-add", "partner": "fabrikam",
+                                  "bytes": 13}, b"192.0.2.0/24\n")
+    assert (desk.lists / "fabrikam.list").read_text() == before
 
 
 def test_relay_dry_run_and_json(desk):

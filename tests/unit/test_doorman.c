@@ -252,6 +252,68 @@ static void test_change_during_reload(void **state)
 	assert_string_equal(asked("192.0.2.7"), "near/fabrikam");
 }
 
+/* Sessions may hold a world for long; its lists of millions are not held with it. */
+static void test_old_gate_goes(void **state)
+{
+	struct world *old;
+
+	(void)state;
+	start();
+	old = world_hold(doorman_world);
+	assert_int_equal(lab_reload(false), 0);
+	assert_non_null(old->gate);
+	assert_int_equal(lab_reload(true), 0);
+	assert_null(old->gate);
+	assert_string_equal(asked("10.1.2.3"), "near");
+	world_release(&old);
+}
+
+/* A world that was read and never came into force has given nobody a number. */
+static void test_numbers_of_no_world(void **state)
+{
+	struct world *world = NULL;
+
+	(void)state;
+	start();
+	lab_configure("off", "/nonexistent/postern",
+		LAB_DOORS "receive-connector ghost { bindings = \"127.0.0.1:2526\" tls = none\n"
+			  " send-connector = out }\n");
+	assert_int_equal(lab_load(doorman_ids(doorman), &world), 0);
+	world_release(&world);
+	lab_configure("off", "/nonexistent/postern",
+		LAB_DOORS "receive-connector other { bindings = \"127.0.0.1:2526\" tls = none\n"
+			  " send-connector = out }\n");
+	assert_int_equal(lab_reload(true), 0);
+	assert_int_equal(gate_connector_id(doorman_world->gate,
+				 policy_receive_connector(doorman_world->policy, "other")),
+		3);
+}
+
+/* A list that is changed by hand between being read and being in force is not overwritten. */
+static void test_by_hand_during_reload(void **state)
+{
+	struct world *world = NULL;
+
+	(void)state;
+	start();
+	assert_int_equal(change(DOORMAN_ADD, "fabrikam", "192.0.2.0/24"), 0);
+	assert_false(doorman_is_behind(doorman));
+	assert_int_equal(lab_load(doorman_ids(doorman), &world), 0);
+	lab_write("lists/fabrikam.list", HEAD(7) "198.51.100.0/24\n203.0.113.0/24\n");
+	doorman_reload_begin(doorman);
+	assert_int_equal(doorman_reload_prepare(doorman, world, stderr), 0);
+	doorman_reload_finish(doorman, world);
+	world_release(&doorman_world);
+	doorman_world = world;
+	assert_string_equal(asked("192.0.2.7"), "near/fabrikam");
+	assert_true(doorman_is_behind(doorman));
+	assert_int_equal(change(DOORMAN_ADD, "fabrikam", "192.0.3.0/24"), -ESTALE);
+	assert_int_equal(lab_reload(true), 0);
+	assert_false(doorman_is_behind(doorman));
+	assert_string_equal(asked("198.51.100.7"), "near/fabrikam");
+	assert_int_equal(change(DOORMAN_ADD, "fabrikam", "192.0.3.0/24"), 0);
+}
+
 static uint64_t end_sessions(void *owner)
 {
 	/* Not under the lock. */
@@ -390,6 +452,9 @@ int main(void)
 		DOORMAN_TEST(test_by_hand),
 		DOORMAN_TEST(test_no_disk),
 		DOORMAN_TEST(test_change_during_reload),
+		DOORMAN_TEST(test_old_gate_goes),
+		DOORMAN_TEST(test_numbers_of_no_world),
+		DOORMAN_TEST(test_by_hand_during_reload),
 		DOORMAN_TEST(test_end_sessions),
 		DOORMAN_TEST(test_counts),
 		cmocka_unit_test(test_many_refused),

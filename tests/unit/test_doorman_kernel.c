@@ -312,6 +312,86 @@ static void test_reload(void **state)
 	assert_string_equal(asked_at("203.0.113.1", "127.0.0.1", 2526), "near/fabrikam");
 }
 
+/* Where a rule of one zone lies, the kernel knows no connector whose rate it could keep to. */
+static void test_zoned(void **state)
+{
+	struct gate_answer answer;
+	struct address at;
+	struct ip peer;
+
+	(void)state;
+	start_as("required", "receive-connector link { bindings = \"[::1]:2525\" tls = none "
+			     "send-connector = out\n"
+			     " remote-ip-ranges = { \"fe80::%2/64\", \"2001:db8::/32\" } }\n");
+	lab_address("::1", 2525, &at);
+	assert_int_equal(ip_parse("fe80::7", &peer), 0);
+	assert_true(doorman_ask(doorman, doorman_world, &at, &peer, 2, &answer));
+	assert_string_equal(answer.connector->name, "link");
+	assert_true(answer.is_zoned);
+	assert_false(doorman_ask(doorman, doorman_world, &at, &peer, 3, &answer));
+	assert_int_equal(ip_parse("2001:db8::7", &peer), 0);
+	assert_true(doorman_ask(doorman, doorman_world, &at, &peer, 0, &answer));
+	assert_false(answer.is_zoned);
+}
+
+/* A start that comes to nothing takes away what it has made, and nothing else. */
+static void test_abandoned_start(void **state)
+{
+	(void)state;
+	start();
+	assert_true(kernel_door_is_pinned(lab_pins));
+	doorman_abandon(&doorman);
+	world_release(&doorman_world);
+	assert_false(kernel_door_is_pinned(lab_pins));
+	start();
+	lab_stop();
+	start();
+	doorman_abandon(&doorman);
+	assert_null(doorman);
+	assert_true(kernel_door_is_pinned(lab_pins));
+	doorman_abandon(&doorman);
+}
+
+/*
+ * A new binding within the wildcard's is guarded while workers still serve the world before: whom
+ * only the new one serves is nobody to them.
+ */
+static void test_reload_within_wildcard(void **state)
+{
+	static const char wide[] =
+		"receive-connector near { bindings = \"0.0.0.0:2525\" tls = none\n"
+		" remote-ip-ranges = \"10.1.0.0/16\" send-connector = out }\n"
+		"receive-connector tight { bindings = \"127.0.0.1:2526\" tls = none\n"
+		" remote-ip-ranges = \"198.51.100.0/24\" send-connector = out }\n";
+	static const char both[] =
+		"receive-connector near { bindings = \"0.0.0.0:2525\" tls = none\n"
+		" remote-ip-ranges = \"10.1.0.0/16\" send-connector = out }\n"
+		"receive-connector tight { bindings = { \"127.0.0.1:2525\", \"127.0.0.1:2526\" }\n"
+		" tls = none send-connector = out\n"
+		" remote-ip-ranges = { \"198.51.100.0/24\", \"10.1.7.0/24\" } }\n";
+	struct world *world = NULL;
+
+	(void)state;
+	start_as("required", wide);
+	assert_string_equal(asked("10.1.7.1"), "near");
+	lab_configure("required", lab_pins, both);
+	assert_int_equal(lab_load(doorman_ids(doorman), &world), 0);
+	doorman_reload_begin(doorman);
+	assert_int_equal(doorman_reload_prepare(doorman, world, stderr), 0);
+	assert_true(kernel_has("198.51.100.1"));
+	assert_string_equal(asked("198.51.100.1"), "nobody");
+	assert_string_equal(asked("10.1.7.1"), "near");
+	doorman_reload_abandon(doorman);
+	world_release(&world);
+	assert_false(kernel_has("198.51.100.1"));
+	assert_string_equal(asked("10.1.7.1"), "near");
+	assert_ptr_equal(atomic_load(&doorman->kernel_world), doorman_world);
+	assert_int_equal(lab_reload(true), 0);
+	assert_string_equal(asked("198.51.100.1"), "tight");
+	assert_string_equal(asked("10.1.7.1"), "tight");
+	assert_ptr_equal(atomic_load(&doorman->kernel_world), doorman_world);
+}
+
 /* The kernel cannot: auto goes without and says why, required does not start. */
 static void test_starts_without(void **state)
 {
@@ -335,6 +415,27 @@ static void test_starts_without(void **state)
 		failing = NULL;
 		assert_false(kernel_door_is_pinned(lab_pins));
 	}
+}
+
+/* A kernel that lets nobody change maps without CAP_BPF: every change would fail, and is not begun.
+ */
+static void test_starts_without_rights(void **state)
+{
+	(void)state;
+	failing_error = EPERM;
+	lab_configure("auto", lab_pins, LAB_DOORS);
+	fail_from("capset", 0);
+	assert_int_equal(lab_start(), 0);
+	assert_false(doorman_is_kernel(doorman));
+	assert_non_null(strstr(doorman->why, "without CAP_BPF"));
+	assert_int_equal(change(DOORMAN_ADD, "fabrikam", "192.0.2.0/24"), 0);
+	lab_stop();
+	lab_configure("required", lab_pins, LAB_DOORS);
+	fail_from("capset", 0);
+	assert_int_equal(lab_start(), -EPERM);
+	assert_non_null(strstr(complaint, "5.19"));
+	assert_false(kernel_door_is_pinned(lab_pins));
+	failing_error = ENOMEM;
 }
 
 /* Pins that cannot be used go on filtering: neither auto nor off goes on beside them. */
@@ -367,7 +468,11 @@ int main(void)
 		KERNEL_TEST(test_full),
 		KERNEL_TEST(test_restart),
 		KERNEL_TEST(test_reload),
+		KERNEL_TEST(test_reload_within_wildcard),
+		KERNEL_TEST(test_abandoned_start),
+		KERNEL_TEST(test_zoned),
 		KERNEL_TEST(test_starts_without),
+		KERNEL_TEST(test_starts_without_rights),
 		KERNEL_TEST(test_pins_in_the_way),
 	};
 
