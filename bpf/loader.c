@@ -117,7 +117,13 @@ static int door_load(struct kernel_door *door, char *why)
 	complaint[0] = '\0';
 	if (error == 0)
 		error = bpf_object__load(door->object);
-	if (error == -EPERM || error == -EACCES)
+	/* All that libbpf has to say then is that a limit of memory, which no longer matters,
+	 * stays. */
+	if (error == -EPERM)
+		return door_explain(why, error,
+			"programs cannot be loaded: %s; CAP_BPF and CAP_NET_ADMIN are needed",
+			strerror(-error));
+	if (error == -EACCES)
 		return door_explain(why, error,
 			"programs cannot be loaded: %s; CAP_BPF and CAP_NET_ADMIN are needed (%s)",
 			strerror(-error), complaint);

@@ -156,7 +156,9 @@ int pins_open(struct kernel_door *door, char *why)
 			folder = folder_lock(door->folder);
 	}
 	if (folder == -EBUSY || folder == -EAGAIN)
-		return door_explain(why, -EBUSY, "%s: another process has it; is a relay running?",
+		return door_explain(why, -EBUSY,
+			"%s: another process has it; is a relay running? Each needs its own "
+			"bpf-pin-folder",
 			door->folder);
 	if (folder < 0)
 		return door_explain(why, folder, "%s: %s", door->folder, strerror(-folder));

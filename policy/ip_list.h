@@ -91,6 +91,9 @@ bool ip_list_format_parse(const char *word, enum ip_list_format *out);
 NODISCARD int ip_list_import(FILE *in, const char *name, enum ip_list_format format, FILE *errors,
 	FILE *notes, struct cidr **out);
 
+/* The same for what posternctl and the relay send each other: what is covered stays in it. */
+NODISCARD int ip_list_take(FILE *in, const char *name, FILE *errors, struct cidr **out);
+
 /* One entry as in PLAIN: its prefixes (a range has several) into set. -EINVAL, -ENOMEM. */
 NODISCARD int ip_list_put_text(struct cidr *set, const char *text);
 

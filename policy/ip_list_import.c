@@ -368,3 +368,10 @@ int ip_list_import(FILE *in, const char *name, enum ip_list_format format, FILE 
 
 	return ip_import_run(&import, in, format, false, out);
 }
+
+int ip_list_take(FILE *in, const char *name, FILE *errors, struct cidr **out)
+{
+	struct ip_import import = {.name = name, .errors = errors};
+
+	return ip_import_run(&import, in, IP_LIST_PLAIN, true, out);
+}

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "policy/ip_list.h"
 #include "policy/lint_private.h"
+#include <grp.h>
 #include <limits.h>
+#include <pwd.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /*
@@ -128,4 +131,47 @@ void lint_partner_list(struct lint *lint, const struct partner *partner)
 			"(line "
 			"%u) asks for, is empty; fill it with \"posternctl partner %s ip add\"",
 			partner->name, asker->name, asker->line, partner->name);
+}
+
+/* What no user was named for, or cannot be found out, is not complained of. */
+static bool may_write(const char *user, const char *path)
+{
+	const struct passwd *entry = user == NULL ? NULL : getpwnam(user);
+	gid_t groups[64];
+	int count = sizeof(groups) / sizeof(groups[0]);
+	bool is_member = false;
+	struct stat facts;
+	unsigned bits = 0003;
+
+	if (entry == NULL || entry->pw_uid == 0 || stat(path, &facts) < 0 ||
+		getgrouplist(user, entry->pw_gid, groups, &count) < 0)
+		return true;
+	for (int i = 0; i < count; i++)
+		is_member = is_member || groups[i] == facts.st_gid;
+	if (entry->pw_uid == facts.st_uid)
+		bits = 0300;
+	else if (is_member)
+		bits = 0030;
+	return (facts.st_mode & bits) == bits;
+}
+
+void lint_list_folder(struct lint *lint)
+{
+	const struct policy *policy = lint->policy;
+
+	for (unsigned i = 0; i < policy->receive_connector_count; i++) {
+		const struct receive_connector *connector = &policy->receive_connectors[i];
+
+		if (!connector->enabled || connector->remote_ip_partner_count == 0 ||
+			policy->partner_lists == NULL ||
+			may_write(policy->user, policy->partner_lists))
+			continue;
+		lint_find(lint, connector->line,
+			"receive-connector \"%s\": the lists of its remote-ip-partners lie in %s, "
+			"where user \"%s\" may not write, so posternctl cannot change them while "
+			"the "
+			"relay runs; let that folder be the user's",
+			connector->name, policy->partner_lists, policy->user);
+		return;
+	}
 }

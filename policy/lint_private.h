@@ -27,3 +27,4 @@ void lint_find(struct lint *lint, unsigned line, const char *format, ...) PRINTF
 /* Who may connect; lint_door.c. */
 void lint_receive_door(struct lint *lint, const struct receive_connector *connector);
 void lint_partner_list(struct lint *lint, const struct partner *partner);
+void lint_list_folder(struct lint *lint);

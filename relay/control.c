@@ -95,7 +95,10 @@ static int control_give_to(const char *path, mode_t mode, uid_t uid, gid_t gid, 
 	if (rc == 0 && chmod(name, mode) < 0)
 		rc = control_complain(path, "its mode cannot be set", -errno, errors);
 	if (rc == 0 && fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0)
-		rc = control_complain(path, "its owner or group cannot be set", -errno, errors);
+		rc = control_complain(path,
+			"its owner or group cannot be set; start the relay as root, or as a "
+			"member of control-group",
+			-errno, errors);
 	if (fd >= 0)
 		(void)close(fd);
 	return rc;

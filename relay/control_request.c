@@ -236,9 +236,8 @@ static struct cidr *entries_create(const struct client *client, char why[static 
 	/* A stream of no bytes at all is an error in some libraries. */
 	FILE *in = client->bytes == 0 ? fopen("/dev/null", "re")
 				      : fmemopen(client->in, client->bytes, "r");
-	int rc = errors == NULL || in == NULL
-			 ? -ENOMEM
-			 : ip_list_import(in, "request", IP_LIST_PLAIN, errors, NULL, &entries);
+	int rc = errors == NULL || in == NULL ? -ENOMEM
+					      : ip_list_take(in, "request", errors, &entries);
 
 	if (in != NULL)
 		(void)fclose(in);

@@ -43,7 +43,7 @@ void doorman_abandon(struct doorman **doorman);
 
 /* What the doorman asks of the relay; any of its own callers' threads. */
 struct doorman_hooks {
-	/* Ends the sessions of peers that nobody serves any more; how many that were. */
+	/* Ends the sessions of those whom lists do not let in any more; how many that were. */
 	uint64_t (*end_sessions)(void *owner);
 	/* Adds up the counters of all workers. */
 	void (*sum_stats)(void *owner, struct stats *out);
@@ -114,7 +114,7 @@ struct doorman_request {
 	bool has_expected;
 	uint64_t expected; /* generation that the list must have */
 	bool dry_run;
-	bool end_sessions; /* of peers that nobody serves any more, after their current reply */
+	bool end_sessions; /* of those whom lists do not let in any more, after their reply */
 	const char *who;   /* for the log: "uid=0 pid=4711 user=root" */
 };
 

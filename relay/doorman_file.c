@@ -3,7 +3,9 @@
 #include "relay/doorman_private.h"
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /*
  * doorman_file.c: what lists were on disk when they were read or written here, so that one which
@@ -48,6 +50,34 @@ bool doorman_is_behind(struct doorman *doorman)
 
 /* ---- */
 
+/* Entries that an audit line names, and what stands for more. */
+#define AUDIT_ENTRIES 5
+#define AUDIT_MORE ",..."
+#define AUDIT_BYTES (AUDIT_ENTRIES * (PREFIX_TEXT_BYTES + 1) + sizeof(AUDIT_MORE))
+
+/* What was to be added or removed; "-" for a whole set, of which the list's file tells. */
+static const char *audit_entries(
+	const struct doorman_request *request, char out[static AUDIT_BYTES])
+{
+	char text[PREFIX_TEXT_BYTES + 1];
+	struct cidr_walk walk;
+	struct prefix prefix;
+	struct door_value value;
+	unsigned count = 0;
+	size_t at = 0;
+
+	if (request->verb == DOORMAN_REPLACE || request->entries == NULL ||
+		cidr_count(request->entries) == 0)
+		return "-";
+	cidr_walk_start(&walk, request->entries);
+	while (count < AUDIT_ENTRIES && cidr_walk_next(&walk, &prefix, &value))
+		at += (size_t)snprintf(out + at, AUDIT_BYTES - at, "%s%s", count++ == 0 ? "" : ",",
+			ip_list_print(&prefix, value, text));
+	if (cidr_count(request->entries) > AUDIT_ENTRIES)
+		(void)snprintf(out + at, AUDIT_BYTES - at, "%s", AUDIT_MORE);
+	return out;
+}
+
 void doorman_audit(
 	const struct doorman_request *request, const struct doorman_result *result, int rc)
 {
@@ -57,15 +87,24 @@ void doorman_audit(
 		[DOORMAN_REPLACE] = "replace",
 	};
 	char partner[NAME_BYTES_MAX];
+	char entries[AUDIT_BYTES];
 	char why[KERNEL_DOOR_WHY_BYTES];
+	char plain[KERNEL_DOOR_WHY_BYTES];
 
+	/* Lines follow one another here. */
+	(void)snprintf(plain, sizeof(plain), "%s", result->why);
+	for (char *byte = plain; *byte != '\0'; byte++)
+		if (*byte == '\n')
+			*byte = ' ';
 	log_event(rc == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, NULL, "partner-ip",
-		"%s partner=%s verb=%s%s added=%zu removed=%zu kept=%zu before=%lu generation=%lu "
+		"%s partner=%s verb=%s entries=%s%s added=%zu removed=%zu kept=%zu before=%lu "
+		"generation=%lu "
 		"effect-us=%lu sessions-ended=%lu result=%s why=%s",
 		request->who, log_quote_text(request->partner, partner, sizeof(partner)),
-		verbs[request->verb], request->dry_run ? " dry-run=yes" : "", result->diff.added,
-		result->diff.removed, result->diff.kept, (unsigned long)result->generation_before,
+		verbs[request->verb], audit_entries(request, entries),
+		request->dry_run ? " dry-run=yes" : "", result->diff.added, result->diff.removed,
+		result->diff.kept, (unsigned long)result->generation_before,
 		(unsigned long)result->generation, (unsigned long)result->effect_us,
 		(unsigned long)result->sessions_ended, rc == 0 ? "ok" : "failed",
-		log_quote_text(rc == 0 ? NULL : result->why, why, sizeof(why)));
+		log_quote_text(rc == 0 ? NULL : plain, why, sizeof(why)));
 }

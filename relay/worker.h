@@ -76,9 +76,9 @@ void worker_change_destroy(struct worker_change **change);
 void worker_await_adopted(struct worker *worker);
 
 /*
- * Has it end the sessions of peers that nobody serves any more, after their current reply; the
- * second call waits for it as above, and says how many they were. On one thread at a time, and not
- * on a worker.
+ * Has it end the sessions of peers that nobody serves any more, or that the list which let them in
+ * does not have any more, after their current reply; the second call waits for it as above, and
+ * says how many they were. On one thread at a time, and not on a worker.
  */
 void worker_end_unserved(struct worker *worker);
 uint64_t worker_await_unserved(struct worker *worker);

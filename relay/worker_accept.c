@@ -260,6 +260,7 @@ static void worker_open_session(
 	struct session *session = &own->session;
 
 	own->worker = worker;
+	own->partner = who->is_balancer ? NULL : who->partner;
 	own->view = worker->view;
 	own->view->sessions++;
 	own->out_view = worker->view;
@@ -318,11 +319,13 @@ static void worker_move_view(struct worker_session *own, struct view *view)
 }
 
 /* From here on the session is that client's, under that connector. */
-static void worker_become(struct worker_session *own, const struct receive_connector *connector,
+static void worker_become(struct worker_session *own, const struct gate_answer *who,
 	const struct session_client *client, const char *peer)
 {
+	const struct receive_connector *connector = who->connector;
 	struct session *session = &own->session;
 
+	own->partner = who->partner;
 	session->client = *client;
 	(void)snprintf(session->peer, sizeof(session->peer), "%s", peer);
 	session->tls_context = view_tls(own->view, connector);
@@ -373,7 +376,7 @@ static enum session_welcome worker_on_announced(
 		worker_log_crowd(session->id, who.connector, peer, crowd);
 		return SESSION_CROWDED;
 	}
-	worker_become(own, who.connector, client, peer);
+	worker_become(own, &who, client, peer);
 	if (!session->has_begun)
 		worker_log_accept(own, &who);
 	return SESSION_WELCOME;
@@ -401,6 +404,14 @@ void worker_on_accept(struct listener *listener, int fd)
 /* Sessions of one turn of the loop: two calls of the kernel each, and a line of the log. */
 #define UNSERVED_AT_ONCE 128
 
+/* Whom a list has let in, that list has to let in still, even if somebody else would serve it now.
+ */
+static bool worker_is_listed(const struct worker_session *own, const struct gate_answer *now)
+{
+	return own->partner == NULL ||
+	       (now->partner != NULL && strcmp(now->partner->name, own->partner->name) == 0);
+}
+
 /* Whom the door would let in now, by the way that it came. */
 static bool worker_is_served(struct worker *worker, const struct worker_session *own)
 {
@@ -411,10 +422,12 @@ static bool worker_is_served(struct worker *worker, const struct worker_session 
 	struct gate_answer who;
 
 	if (is_announced &&
-		!gate_ask_announced(world->gate, &own->ends.local, &session->client.ip, &who))
+		(!gate_ask_announced(world->gate, &own->ends.local, &session->client.ip, &who) ||
+			!worker_is_listed(own, &who)))
 		return false;
 	return doorman_ask(worker->shared->doorman, world, &own->ends.local, &own->ends.ip,
-		own->ends.zone, &who);
+		       own->ends.zone, &who) &&
+	       (is_announced || worker_is_listed(own, &who));
 }
 
 uint64_t worker_drain_unserved(struct worker *worker)

@@ -34,6 +34,7 @@ struct worker_session {
 	struct worker_peer ends; /* of the connection; who the client is, session.client says */
 	struct view *view;       /* it began under */
 	struct view *out_view;   /* its mail goes by */
+	const struct partner *partner; /* of the view; whose list has let it in; NULL: none */
 	struct quota_place place;
 	struct link link;
 };

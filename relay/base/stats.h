@@ -21,7 +21,7 @@
 	X(proxy_headers_bad)       /* closed: no whole and right PROXY header came in time */    \
 	X(xclients)                /* clients that a front end has announced */                  \
 	X(xclient_refused)         /* XCLIENT of those who may not use it */                     \
-	X(sessions_unserved)       /* ended, as nobody serves their peer any more */             \
+	X(sessions_unserved)       /* ended, as a list lets their peer in no more */             \
 	X(quota_untracked)         /* sessions whose source was not counted: too many sources */ \
 	X(sessions_timed_out)      /* ended by a deadline */                                     \
 	X(protocol_errors)         /* commands answered 5xx for their form or order */           \

@@ -353,6 +353,7 @@ enum control_outcome control_ask(const struct control_place *place,
 	channel.end_ms = clock_now_ms() + channel.patience_s * 1000;
 	rc = channel_open(&channel, place->socket);
 	if (rc == 0) {
+		out->was_asked = true;
 		outcome = channel_ask(&channel, request, line, out);
 	} else if (rc == -ENOENT || rc == -ECONNREFUSED) {
 		outcome = CONTROL_NO_RELAY;

@@ -48,6 +48,7 @@ enum control_outcome {
 
 /* Numbers that the answer does not have are 0. */
 struct control_reply {
+	bool was_asked; /* a relay was there, and may have got the request */
 	char error[32];
 	char message[CONTROL_MESSAGE_BYTES]; /* may have several lines */
 	bool has_generation;

@@ -75,25 +75,31 @@ static void fact_door(struct ctl_table *table, const struct door_status *status)
 		status->bpf, status->why[0] != '\0' ? ": " : "", status->why);
 }
 
+/* Our network namespace; 0: nobody says. */
+static uint64_t netns_here(void)
+{
+	struct stat here;
+
+	return stat("/proc/self/ns/net", &here) < 0 ? 0 : (uint64_t)here.st_ino;
+}
+
 /* Where it is attached, seen from here. */
 static void fact_netns(struct ctl_table *table, const struct door_status *status)
 {
-	struct stat here = {0};
+	const uint64_t here = netns_here();
 
 	if (status->netns == 0) {
 		fact(table, "Namespace", "none: the one that it was attached to is gone");
 		return;
 	}
-	if (stat("/proc/self/ns/net", &here) < 0)
-		here.st_ino = 0;
-	if (here.st_ino == status->netns)
+	if (here == status->netns)
 		fact(table, "Namespace", "%" PRIu64 ", this one", status->netns);
 	else if (status->own_netns == status->netns)
-		fact(table, "Namespace", "%" PRIu64 ", the relay's; this one is %ju", status->netns,
-			(uintmax_t)here.st_ino);
+		fact(table, "Namespace", "%" PRIu64 ", the relay's; this one is %" PRIu64,
+			status->netns, here);
 	else
-		fact(table, "Namespace", "%" PRIu64 ", another than this one (%ju)", status->netns,
-			(uintmax_t)here.st_ino);
+		fact(table, "Namespace", "%" PRIu64 ", another than this one (%" PRIu64 ")",
+			status->netns, here);
 }
 
 static void fact_foreign(struct ctl_table *table, const struct door_status *status)
@@ -104,7 +110,11 @@ static void fact_foreign(struct ctl_table *table, const struct door_status *stat
 	for (unsigned i = 0; i < status->foreign_count && len + 24 < sizeof(list); i++)
 		len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%" PRIu64,
 			i == 0 ? "" : ", ", status->foreign[i]);
-	if (!status->foreign_known)
+	if (!status->foreign_known && status->netns != 0 && status->netns != netns_here())
+		fact(table, "Others",
+			"unknown: other sk_lookup programs are seen from the namespace of the door "
+			"only, by root");
+	else if (!status->foreign_known)
 		fact(table, "Others",
 			"unknown: asking for other sk_lookup programs needs "
 			"CAP_NET_ADMIN");

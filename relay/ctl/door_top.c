@@ -286,6 +286,7 @@ static void add_rows(struct top *top, const char *title, const struct door_rows 
 	const struct door_rows *before, unsigned max)
 {
 	const bool is_partners = now == &top->now.status.partners;
+	const bool has_relay = top->now.status.mode[0] != '\0';
 	struct rated *rated = rated_create(top, now, before);
 	const unsigned shown = now->count < max ? now->count : max;
 	const unsigned columns = names_columns(now, (unsigned)strlen(title));
@@ -305,9 +306,11 @@ static void add_rows(struct top *top, const char *title, const struct door_rows 
 		const struct door_row *row = rated[i].row;
 		char last[48] = "";
 
-		if (is_partners)
+		if (is_partners && has_relay)
 			(void)snprintf(last, sizeof(last), " %10" PRIu64 "  %10" PRIu64,
 				row->prefixes, row->generation);
+		else if (is_partners)
+			(void)snprintf(last, sizeof(last), " %10s  %10s", "-", "-");
 		screen_add(&top->frame, rated[i].refused > 0 ? SCREEN_WARM : SCREEN_PLAIN,
 			"%s %10s %10s %12" PRIu64 " %12" PRIu64 "%s",
 			name_print(row->name, columns, name), rate_print(rated[i].passed, passed),

@@ -143,6 +143,51 @@ static const struct ctl_command *command_find(char **argv, int *out_taken)
 	return found;
 }
 
+/* Do the arguments, up to --help, begin the command, with more words to come? */
+static bool command_begins(const struct ctl_command *command, char *const *argv)
+{
+	const char *words = command->words;
+
+	if (argv[0] == NULL)
+		return false;
+	for (unsigned i = 0; argv[i] != NULL && strcmp(argv[i], "--help") != 0; i++) {
+		const size_t len = strcspn(words, " ");
+		const bool is_name = len == strlen("NAME") && memcmp(words, "NAME", len) == 0;
+
+		if (words[len] == '\0' ||
+			(!is_name && (strlen(argv[i]) != len || memcmp(argv[i], words, len) != 0)))
+			return false;
+		words += len + 1;
+	}
+	return true;
+}
+
+/* "door --help", or "partner fabrikam ip": the commands that begin so. How many. */
+static unsigned print_begun(char *const *argv, FILE *file)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < COUNT_OF(families); i++) {
+		for (const struct ctl_command *row = families[i]; row->words != NULL; row++) {
+			if (!command_begins(row, argv))
+				continue;
+			if (count++ == 0)
+				(void)fputs("usage: posternctl [--config FILE]\n", file);
+			print_command(file, row);
+		}
+	}
+	return count;
+}
+
+static bool asks_for_help(char *const *argv)
+{
+	unsigned last = 0;
+
+	while (argv[last + 1] != NULL)
+		last++;
+	return strcmp(argv[last], "--help") == 0;
+}
+
 /* No command has more words than four. */
 static int unknown_command(char *const *argv)
 {
@@ -222,6 +267,10 @@ int main(int argc, char **argv)
 		return CTL_USAGE;
 	}
 	command = command_find(argv + at, &taken);
+	if (command == NULL && asks_for_help(argv + at) && print_begun(argv + at, stdout) > 0)
+		return finish(CTL_OK);
+	if (command == NULL && !asks_for_help(argv + at) && print_begun(argv + at, stderr) > 0)
+		return CTL_USAGE;
 	if (command == NULL)
 		return unknown_command(argv + at);
 	at += taken;

@@ -81,8 +81,7 @@ static int reply_create_list(
 	} else {
 		in = fmemopen(reply->bytes, reply->byte_count, "r");
 		rc = in == NULL ? -errno
-				: ip_list_import(in, "answer of the relay", IP_LIST_PLAIN, stderr,
-					  NULL, &out->set);
+				: ip_list_take(in, "answer of the relay", stderr, &out->set);
 		if (in != NULL)
 			(void)fclose(in);
 	}

@@ -72,7 +72,7 @@ static enum control_outcome change_ask(
 	outcome = control_ask(&ask->place, &request, out);
 	free(lines);
 	ask->has_relay = outcome != CONTROL_NO_RELAY;
-	if (outcome == CONTROL_BROKEN && !change->dry_run)
+	if (outcome == CONTROL_BROKEN && out->was_asked && !change->dry_run)
 		ctl_error("what became of it shows: posternctl partner %s ip list", ask->partner);
 	return outcome;
 }
@@ -200,7 +200,7 @@ static void note_entry(const struct partner_ip *ask, const struct prefix *prefix
 			text, wider_text, ask->partner, text);
 }
 
-/* Of the first few entries. What cannot be had now is left unsaid. */
+/* Of the first few entries that are, or are not, in the list. What cannot be had is left unsaid. */
 static void note_covers(struct partner_ip *ask, const struct cidr *entries, bool is_added)
 {
 	struct ip_list list = {0};
@@ -213,7 +213,8 @@ static void note_covers(struct partner_ip *ask, const struct cidr *entries, bool
 		return;
 	cidr_walk_start(&walk, entries);
 	while (cidr_walk_next(&walk, &prefix, &value))
-		note_entry(ask, &prefix, value, list.set, is_added);
+		if (is_added || cidr_get(list.set, &prefix) == NULL)
+			note_entry(ask, &prefix, value, list.set, is_added);
 	ip_list_clear(&list);
 }
 
@@ -242,14 +243,18 @@ static int entries_create(const struct partner_ip *ask, struct cidr **out)
 	return CTL_USAGE;
 }
 
-/* out_entries: how many the list has then. */
-static int change_run(
-	struct partner_ip *ask, struct partner_ip_change *change, uint64_t *out_entries)
+/*
+ * out_entries: how many the list has then. *out_is_absent: nothing was done, as entries to remove
+ * are not there.
+ */
+static int change_run(struct partner_ip *ask, struct partner_ip_change *change,
+	uint64_t *out_entries, bool *out_is_absent)
 {
 	struct control_reply reply;
 	int status = change_report(ask, change, change_do(ask, change, &reply), &reply);
 
 	*out_entries = reply.added + reply.kept;
+	*out_is_absent = status == CTL_FAILED && strcmp(reply.error, "absent") == 0;
 	control_reply_clear(&reply);
 	return status;
 }
@@ -266,6 +271,7 @@ static int entries_run(
 		{"timeout", CTL_OPTION_NUMBER, &ask.timeout_s, 1, 3600, false}, {.name = NULL}};
 	struct cidr *set = NULL;
 	uint64_t entries = 0;
+	bool is_absent = false;
 	int status;
 
 	ask = (struct partner_ip){.ctl = ctl, .command = command};
@@ -275,8 +281,9 @@ static int entries_run(
 	if (status != CTL_OK)
 		return status;
 	change.set = set;
-	status = change_run(&ask, &change, &entries);
-	if (status == CTL_OK && entries <= NOTES_LIST_MAX)
+	status = change_run(&ask, &change, &entries, &is_absent);
+	/* Of an absent one an operator in a hurry wants to know what lets it in. */
+	if ((status == CTL_OK && entries <= NOTES_LIST_MAX) || is_absent)
 		note_covers(&ask, set, strcmp(verb, "add") == 0);
 	cidr_destroy(&set);
 	return status;
@@ -424,6 +431,7 @@ int partner_ip_replace_run(
 	static struct partner_ip ask;
 	struct partner_ip_change change = {.verb = "replace", .expected = -1};
 	bool may_be_empty = false;
+	bool is_absent;
 	uint64_t entries = 0;
 	const struct ctl_option options[] = {{"format", CTL_OPTION_TEXT, &ask.format, 0, 0, false},
 		{"dry-run", CTL_OPTION_FLAG, &change.dry_run, 0, 0, false},
@@ -449,7 +457,7 @@ int partner_ip_replace_run(
 			ask.operands.texts[1]);
 		status = CTL_FAILED;
 	} else {
-		status = change_run(&ask, &change, &entries);
+		status = change_run(&ask, &change, &entries, &is_absent);
 	}
 	cidr_destroy(&set);
 	return status;

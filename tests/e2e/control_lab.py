@@ -111,7 +111,7 @@ send-connector "inside" {{ smart-hosts = {{"127.0.0.1:{self.hop_port}"}} }}
 
     def stable(self, text):
         text = text.replace(str(self.folder), "DESK").replace(str(self.port), "PORT")
-        return re.sub(r"after \d+\.\d{3} ms", "after T ms", text)
+        return re.sub(r"after \d+\.\d+ ms", "after T ms", text)
 
     def ip(self, *arguments, partner="fabrikam", check=None):
         return self.run("partner", partner, "ip", *arguments, check=check)

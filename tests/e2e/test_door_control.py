@@ -181,6 +181,8 @@ def test_live(door, mode):
     audit = house.relay.events("partner-ip")
     assert [(event["verb"], event["before"], event["generation"]) for event in audit] == \
         [("add", "0", "1"), ("replace", "1", "2"), ("remove", "2", "3"), ("replace", "3", "3")]
+    assert [event["entries"] for event in audit] == \
+        ["127.0.0.1", "-", "127.0.0.0/29,!127.0.0.5", "-"]
     assert all(event["uid"] == str(os.getuid()) and event["pid"] == str(os.getpid()) and
                event["result"] == "ok" for event in audit)
     # What is in force is what is on disk.
@@ -376,6 +378,29 @@ def test_end_many_sessions(door):
             assert client.reply().startswith("421") and client.reply() == ""
         client.close()
     assert house.change("remove", "127.0.3.0/24", end_sessions=True)["sessions_ended"] == 0
+
+
+def test_end_sessions_served_otherwise(door):
+    """Whoever was let in as a partner does not go on as one because a range has it, too."""
+    house = door()
+    house.change("add", "127.0.1.8\n127.0.1.9")
+    listed, other, ranged = (Client(house.port, source=f"127.0.1.{last}") for last in (8, 9, 1))
+    assert house.change("remove", "127.0.1.8", end_sessions=True)["sessions_ended"] == 1
+    assert listed.reply().startswith("421") and listed.reply() == ""
+    assert house.serves("127.0.1.8")
+    for client in (other, ranged):
+        client.ehlo()
+    # Whom a list takes up was not taken off one, and stays.
+    assert house.change("add", "127.0.1.1", end_sessions=True)["sessions_ended"] == 0
+    ranged.say("NOOP", 250)
+    # Excluded: neither a list nor a range serves it.
+    assert house.change("add", "!127.0.1.2\n127.0.1.3", end_sessions=True)["sessions_ended"] == 0
+    assert house.change("replace", "!127.0.1.0/24", end_sessions=True,
+                        partner="friends")["sessions_ended"] == 2
+    for client in (other, ranged):
+        assert client.reply().startswith("421") and client.reply() == ""
+    for client in (listed, other, ranged):
+        client.close()
 
 
 def test_rate(door, mode):

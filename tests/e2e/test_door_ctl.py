@@ -145,6 +145,29 @@ def test_odd_answers(desk, answer, why):
         assert status == 1 and why in text, text
 
 
+def test_others_from_elsewhere(desk):
+    """Rights do not help in another network namespace than the door's."""
+    here = os.stat("/proc/self/ns/net").st_ino
+    relay = desk.answer(door({**STATUS, "foreign": [], "foreign_known": False,
+                              "netns": here + 1}))
+    _, text = desk.run("door", "status", check=0)
+    assert "seen from the namespace of the door only" in text and "CAP_NET_ADMIN" not in text
+    relay.close()
+    desk.socket.unlink()
+    desk.answer(door({**STATUS, "foreign": [], "foreign_known": False, "netns": here}))
+    _, text = desk.run("door", "status", check=0)
+    assert "asking for other sk_lookup programs needs CAP_NET_ADMIN" in text
+
+
+def test_help_of_a_group(desk):
+    """As newcomers ask."""
+    for words, check in (("door", "--help"), 0), (("door",), 2):
+        _, text = desk.run(*words, check=check)
+        assert "door status" in text and "door top" in text and "partner" not in text, text
+    assert "unknown command" in desk.run("dor", "--help", check=2)[1]
+    assert "unknown command" in desk.run("door", "stat", check=2)[1]
+
+
 def test_slow_relay(desk):
     desk.answer(lambda *_: None)
     _, text = desk.run("door", "status", "--timeout", "1", check=1)
@@ -406,6 +429,9 @@ def test_kernel_door(desk, namespace):
         assert status == 1 and "not running: everybody is refused" in said
         rows = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line}
         assert rows["127.0.0.1:PORT"][2:5] == ["1", "3", "1"], said
+        # The pins know nothing of lists.
+        _, said = ctl("door", "top", "--count", "1")
+        assert re.search(r"^fabrikam +- +- +\d+ +\d+ +- +-$", said, re.M), said
         _, said = run("sh", "-c", f"{TOOL} --config {desk.file} --json door status 2>/dev/null")
         assert json.loads(said)["mode"] == ""
         assert ctl("door", "remove") == (

@@ -67,6 +67,14 @@ def test_file_notes_on_what_covers(desk):
     assert "note: 192.0.2.129 was excluded already by !192.0.2.128/25\n" in text
     _, text = desk.ip("remove", "!192.0.2.129", check=0)
     assert "note: 192.0.2.129 is still excluded by !192.0.2.128/25\n" in text
+    # It was never there by itself, and to take it off is not what keeps it out.
+    _, text = desk.ip("remove", "192.0.2.1", check=1)
+    assert "192.0.2.1 is not on the list\n" in text
+    assert "note: 192.0.2.1 is still let in by 192.0.2.0/24; to keep it out: " in text
+    # Only of those that are absent is anything said.
+    desk.ip("add", "192.0.2.64/26", check=0)
+    _, text = desk.ip("remove", "192.0.2.64/26", "203.0.113.1", check=1)
+    assert "203.0.113.1 is not on the list\n" in text and "note" not in text
 
 
 def test_file_refuses_and_leaves_the_list(desk):
@@ -120,7 +128,10 @@ def test_a_partner_called_list(desk):
     assert desk.ip("export", partner="list", check=0)[1] == "192.0.2.1\n"
     assert desk.run("partner", "list", check=0)[1].splitlines()[2].startswith("list ")
     assert "unexpected argument" in desk.run("partner", "list", "ip", check=2)[1]
-    assert "unknown command" in desk.run("partner", "fabrikam", "ip", check=2)[1]
+    assert "unknown command" in desk.run("partner", "fabrikam", "ip", "lsit", check=2)[1]
+    for words, check in (("ip",), 2), (("ip", "--help"), 0):
+        _, text = desk.run("partner", "fabrikam", *words, check=check)
+        assert "partner NAME ip replace FILE" in text and "partner show" not in text, text
 
 
 def test_file_note_when_no_connector_names_it(desk):
@@ -387,6 +398,20 @@ def test_relay_odd_answers(desk, answer, why):
     assert not list(desk.lists.iterdir())  # it is the relay's now, whatever it says
 
 
+def test_relay_that_may_not_be_asked(desk):
+    desk.answer(lambda *_: b'{"ok": true}\n')
+    desk.ip("list", check=0)
+    os.chmod(desk.socket, 0)
+    # Root, but with no right to open what it may not open.
+    rightless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+    made = subprocess.run(
+        [*rightless, TOOL, "--config", desk.file, "partner", "fabrikam", "ip", "add", "1.2.3.4"],
+        check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert made.returncode == 1, made.stdout
+    assert "members of control-group may ask the relay" in made.stdout
+    assert "what became of it" not in made.stdout  # it was not asked
+
+
 def test_relay_numbers_that_are_none(desk):
     desk.answer(lambda *_: b'{"ok": true, "generation": -4, "added": "many", "kept": 1e300}\n')
     assert "nothing to change, 0 kept; generation 0" in desk.ip("remove", "1.2.3.4", check=0)[1]
@@ -516,6 +541,31 @@ def test_real_restart_keeps_it(served):
     assert served.ip("list", check=0)[1] == "fabrikam: 2 entries, generation 2\n" \
         "127.0.0.0/24\n127.0.1.0/24\n"
     assert connects(served.port, "127.0.1.1")
+
+
+def test_real_covered_entries_are_seen(served):
+    """What lets somebody in is told, also where another entry does, too."""
+    served.ip("add", "127.0.0.0/24", check=0)
+    served.ip("add", "127.0.0.128/25", check=0)
+    assert served.ip("list", check=0)[1] == \
+        "fabrikam: 2 entries, generation 2\n127.0.0.0/24\n127.0.0.128/25\n"
+    assert served.ip("export", check=0)[1] == "127.0.0.0/24\n127.0.0.128/25\n"
+    narrow = served.write("narrow", "127.0.0.128/25\n")
+    _, text = served.ip("import", narrow, check=0)
+    assert "fabrikam: nothing to change, 2 kept; generation 2\n" in text
+    # What diff says is what replace does.
+    wide = served.write("wide", "127.0.0.0/24\n")
+    assert "-127.0.0.128/25\n" in served.ip("diff", wide, check=1)[1]
+    assert "0 added, 1 removed, 1 kept" in served.ip("replace", wide, check=0)[1]
+
+
+def test_real_removes_what_another_entry_covers(served):
+    """All that was named goes and comes: nobody is let in by what was thought to be removed."""
+    _, text = served.ip("add", "127.0.0.0/24", "127.0.0.128/25", check=0)
+    assert "2 added, 0 removed" in text
+    _, text = served.ip("remove", "127.0.0.0/24", "127.0.0.128/25", check=0)
+    assert "0 added, 2 removed, 0 kept" in text
+    assert not connects(served.port, "127.0.0.129")
 
 
 def test_real_end_sessions(served):

@@ -162,6 +162,34 @@ static void test_notes(void **state)
 	check_rows(rows, COUNT_OF(rows));
 }
 
+/* What posternctl and the relay send each other is neither more nor less than was sent. */
+static void test_take(void **state)
+{
+	char text[] = "192.0.2.0/24\n192.0.2.128/25\n192.0.2.129\n!192.0.2.7\n";
+	char wrong[] = "192.0.2.0/24\nrubbish\n";
+	struct cidr *set = NULL;
+	char *said_of_it = NULL;
+	size_t len = 0;
+	FILE *errors = open_memstream(&said_of_it, &len);
+	FILE *in = fmemopen(text, strlen(text), "r");
+
+	(void)state;
+	assert_non_null(errors);
+	assert_non_null(in);
+	assert_int_equal(ip_list_take(in, "request", errors, &set), 0);
+	assert_int_equal(cidr_count(set), 4);
+	cidr_destroy(&set);
+	assert_int_equal(fclose(in), 0);
+	in = fmemopen(wrong, strlen(wrong), "r");
+	assert_non_null(in);
+	assert_int_equal(ip_list_take(in, "request", errors, &set), -EINVAL);
+	assert_null(set);
+	assert_int_equal(fclose(in), 0);
+	assert_int_equal(fclose(errors), 0);
+	assert_non_null(strstr(said_of_it, "request:2: \"rubbish\" is no address"));
+	free(said_of_it);
+}
+
 static void test_plain_mistakes(void **state)
 {
 	static const struct row rows[] = {
@@ -495,6 +523,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_plain),
 		cmocka_unit_test(test_notes),
+		cmocka_unit_test(test_take),
 		cmocka_unit_test(test_plain_mistakes),
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_odd_bytes),

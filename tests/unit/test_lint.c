@@ -199,6 +199,13 @@ static const struct finding rows[] = {
 		"receive-connector p { remote-ip-partners = listed\n"
 		" bindings = \"127.0.0.1:2526\" send-connector = inside }\n",
 		10, "cannot be changed while the relay runs"},
+	{"lists that the relay cannot change",
+		"transport { control-socket = \"/x\" partner-lists = certs user = nobody "
+		"}\n" CERTIFICATE INSIDE DOOR WAY
+		"partner listed { domains = adatum.com trust-anchors = good.pem }\n"
+		"receive-connector p { remote-ip-partners = listed\n"
+		" bindings = \"127.0.0.1:2526\" send-connector = inside }\n",
+		10, "/certs, where user \"nobody\" may not write"},
 	{"an empty list",
 		"transport { control-socket = \"/x\" partner-lists = certs }\n" CERTIFICATE INSIDE
 			DOOR WAY PARTNER "receive-connector p { remote-ip-partners = \"*\"\n"
