@@ -341,6 +341,18 @@ static void worker_become(struct worker_session *own, const struct gate_answer *
 	own->out_view->sessions++;
 }
 
+/* Is the peer one that is to announce its clients, by the rules of now? */
+static bool worker_is_balancer(const struct worker_session *own)
+{
+	const struct worker *worker = own->worker;
+	struct gate_answer who;
+
+	return own->view == worker->view ||
+	       (doorman_ask(worker->shared->doorman, worker->view->world, &own->ends.local,
+			&own->ends.ip, own->ends.zone, &who) &&
+		       who.is_balancer);
+}
+
 static enum session_welcome worker_on_announced(
 	struct session *session, const struct session_client *client)
 {
@@ -351,6 +363,11 @@ static enum session_welcome worker_on_announced(
 	const struct worker_crowd *crowd;
 
 	(void)ip_print(&client->ip, peer, sizeof(peer));
+	if (!session->has_begun && !worker_is_balancer(own)) {
+		log_event(LOG_LEVEL_INFO, session->id, "refused", "peer=%s why=no-balancer-now",
+			session->announcer);
+		return SESSION_OUTDATED;
+	}
 	/* Its TLS belongs to the view that it began under: it has to come again. */
 	if (session->has_begun && own->view != view) {
 		log_event(LOG_LEVEL_INFO, session->id, "refused", "peer=%s why=reloaded", peer);
@@ -412,6 +429,26 @@ static bool worker_is_listed(const struct worker_session *own, const struct gate
 	       (now->partner != NULL && strcmp(now->partner->name, own->partner->name) == 0);
 }
 
+/* Might who speaks for the client do so now? */
+static bool worker_may_announce(struct worker *worker, const struct worker_session *own)
+{
+	const struct session *session = &own->session;
+	const struct session_client *front_end = &session->front_end;
+	const uint32_t zone = front_end->origin == CLIENT_SEEN ? own->ends.zone : 0;
+	struct world *world = worker->view->world;
+	struct gate_answer who;
+	bool is_served;
+
+	if (session->client.origin != CLIENT_BY_XCLIENT)
+		return true;
+	if (session->awaits_header)
+		is_served = gate_ask_announced(world->gate, &own->ends.local, &front_end->ip, &who);
+	else
+		is_served = doorman_ask(worker->shared->doorman, world, &own->ends.local,
+			&own->ends.ip, zone, &who);
+	return is_served && worker_is_front_end(who.connector, &front_end->ip, zone);
+}
+
 /* Whom the door would let in now, by the way that it came. */
 static bool worker_is_served(struct worker *worker, const struct worker_session *own)
 {
@@ -427,7 +464,8 @@ static bool worker_is_served(struct worker *worker, const struct worker_session 
 		return false;
 	return doorman_ask(worker->shared->doorman, world, &own->ends.local, &own->ends.ip,
 		       own->ends.zone, &who) &&
-	       (is_announced || worker_is_listed(own, &who));
+	       who.is_balancer == session->awaits_header &&
+	       (is_announced || worker_is_listed(own, &who)) && worker_may_announce(worker, own);
 }
 
 uint64_t worker_drain_unserved(struct worker *worker)

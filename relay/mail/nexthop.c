@@ -195,26 +195,27 @@ static int nexthop_open_one(struct nexthop *nexthop, struct principal *principal
 	return 0;
 }
 
-static void nexthop_refuse(struct nexthop *nexthop, struct lease *lease)
+static void nexthop_refuse(struct nexthop *nexthop, struct lease *lease, const char *refusal)
 {
 	nexthop_unwait(nexthop, lease);
-	lease->events->on_refused(
-		lease, span_of(nexthop->refusal[0] != '\0' ? nexthop->refusal : reply_unreached));
+	lease->events->on_refused(lease, span_of(refusal[0] != '\0' ? refusal : reply_unreached));
 }
 
 static void nexthop_refuse_first(struct nexthop *nexthop)
 {
 	if (!list_is_empty(&nexthop->waiting))
-		nexthop_refuse(nexthop, OWNER_OF(nexthop->waiting.next, struct lease, link));
+		nexthop_refuse(nexthop, OWNER_OF(nexthop->waiting.next, struct lease, link),
+			nexthop->refusal);
 }
 
-/* Whoever this client was opened for hears that it came to nothing. */
+/* Whoever this client was opened for hears that it came to nothing, and why; not why another did.
+ */
 static void nexthop_refuse_for(const struct nexthop_client *own)
 {
 	if (!nexthop_is_personal(own->nexthop))
 		nexthop_refuse_first(own->nexthop);
 	else if (nexthop_is_wanted(own))
-		nexthop_refuse(own->nexthop, own->principal->lease);
+		nexthop_refuse(own->nexthop, own->principal->lease, own->client.refusal);
 }
 
 /* The limit is reached: an idle session of another destination makes room. */
@@ -244,11 +245,8 @@ static void nexthop_open_personal(struct nexthop *nexthop)
 			nexthop_starve(nexthop);
 			return;
 		}
-		if (rc < 0) {
-			(void)snprintf(
-				nexthop->refusal, sizeof(nexthop->refusal), "%s", reply_unreached);
-			nexthop_refuse(nexthop, lease);
-		}
+		if (rc < 0)
+			nexthop_refuse(nexthop, lease, reply_unreached);
 	}
 }
 
@@ -482,7 +480,8 @@ static void nexthop_mark_down(struct nexthop_client *own, const char *why)
 	char text[224];
 
 	STAT(nexthop_connect_failed);
-	nexthop_mark(own, nexthop_now(nexthop) + HOST_DOWN_MS);
+	if (!client->is_turned_away)
+		nexthop_mark(own, nexthop_now(nexthop) + HOST_DOWN_MS);
 	(void)snprintf(nexthop->refusal, sizeof(nexthop->refusal), "%s",
 		client->refusal[0] != '\0' ? client->refusal : reply_unreached);
 	log_event(LOG_LEVEL_WARNING, client->id, "nexthop-failed",

@@ -126,12 +126,13 @@ void announce_take_header(struct session *session)
  * What is said of another address is all that is known of it; without one, it is said of the
  * client that was announced before.
  */
-static void announce_merge(struct session_client *client, const struct xclient *from)
+static void announce_merge(struct session_client *client, const struct session_client *front_end,
+	const struct xclient *from)
 {
 	if (from->given & XCLIENT_ADDR)
 		*client = (struct session_client){.ip = from->address,
-			.destination = client->destination,
-			.destination_port = client->destination_port};
+			.destination = front_end->destination,
+			.destination_port = front_end->destination_port};
 	client->origin = CLIENT_BY_XCLIENT;
 	if (from->given & XCLIENT_PORT)
 		client->port = from->port;
@@ -188,9 +189,11 @@ static void announce_xclient_client(struct session *session, const struct xclien
 {
 	struct session_client client = session->client;
 
-	if (session->client.origin != CLIENT_BY_XCLIENT)
+	if (session->client.origin != CLIENT_BY_XCLIENT) {
 		(void)snprintf(session->announcer, sizeof(session->announcer), "%s", session->peer);
-	announce_merge(&client, from);
+		session->front_end = session->client;
+	}
+	announce_merge(&client, &session->front_end, from);
 	session_reset(session);
 	switch (session->owner->on_announced(session, &client)) {
 	case SESSION_WELCOME:

@@ -57,6 +57,13 @@ static void client_fail(struct client *client, const char *why)
 		client->events->on_failed(client, why);
 }
 
+/* The peer has said no to the session as such. */
+static void client_refused(struct client *client, const char *why)
+{
+	client_turned_away(client);
+	client_fail(client, why);
+}
+
 /* The requirement is not met, or cannot be: kept for whoever waits for the session. */
 static void client_refuse(struct client *client, const char *format, ...) PRINTF_LIKE(2, 3);
 static void client_refuse(struct client *client, const char *format, ...)
@@ -170,6 +177,8 @@ static void client_begin_tls(struct client *client)
 	char name[NAME_BYTES_MAX];
 	bool is_name = client_sni(client, name);
 
+	/* Said in clear, it may have been changed on the way (RFC 3207 4.2): it is said again. */
+	client->is_announced = false;
 	if (conn_start_tls(&client->conn, client->tls_context, is_name ? name : NULL,
 		    client->session_slot) < 0)
 		client_fail(client, "no-memory-for-tls");
@@ -213,6 +222,7 @@ static void client_say_xclient(struct client *client)
 		return;
 	}
 	client_enter(client, CLIENT_XCLIENT);
+	client->is_told = true;
 	client_command(client, span_of(line));
 	client_flush(client);
 }
@@ -259,7 +269,7 @@ static void client_on_no_ehlo(struct client *client, const struct reply *reply)
 	else if (reply->code >= 500 && !client->is_secured && !client->requirement->needs_tls)
 		client_say_helo(client);
 	else
-		client_fail(client, "ehlo-refused");
+		client_refused(client, "ehlo-refused");
 }
 
 /* STARTTLS was answered. */
@@ -281,7 +291,7 @@ static void client_on_setup_reply(struct client *client, const struct reply *rep
 	switch (client->state) {
 	case CLIENT_GREETING:
 		if (reply->code != 220)
-			client_fail(client, "greeting-refused");
+			client_refused(client, "greeting-refused");
 		else if (client->connector->force_helo && !client->requirement->needs_tls &&
 			 !client_owes_xclient(client))
 			client_say_helo(client);
@@ -296,7 +306,7 @@ static void client_on_setup_reply(struct client *client, const struct reply *rep
 		break;
 	case CLIENT_HELO:
 		if (reply->code != 250) {
-			client_fail(client, "helo-refused");
+			client_refused(client, "helo-refused");
 			break;
 		}
 		client->offer = (struct ehlo_offer){0};
@@ -503,9 +513,9 @@ static void client_on_end(struct conn *conn, enum conn_end why)
 		client_handshake_failed(client, text);
 		return;
 	}
-	client_fail(client, why == CONN_END_EOF     ? "closed-by-peer"
-			    : why == CONN_END_RESET ? "reset"
-						    : "key-update");
+	client_refused(client, why == CONN_END_EOF     ? "closed-by-peer"
+			       : why == CONN_END_RESET ? "reset"
+						       : "key-update");
 }
 
 static void client_on_timeout(struct conn *conn)
@@ -544,12 +554,6 @@ static void client_on_timeout(struct conn *conn)
 	}
 }
 
-bool client_may_downgrade(const struct client *client)
-{
-	return client->has_tls_failed && client->requirement->may_clear &&
-	       !client->skips_starttls && !client->connector->implicit_tls;
-}
-
 static void client_on_closed(struct conn *conn)
 {
 	struct client *client = client_of(conn);
@@ -577,7 +581,9 @@ int client_open(struct client *client, struct conn_net *net, const struct addres
 	if (rc < 0)
 		return rc;
 	client->state = CLIENT_CONNECT;
+	client->is_told = false;
 	client->is_announced = false;
+	client->is_turned_away = false;
 	client->is_secured = false;
 	client->has_tls_failed = false;
 	client->status = NULL;

@@ -78,7 +78,10 @@ struct client {
 	bool skips_starttls; /* its handshake failed a moment ago, and clear text is allowed */
 	bool keeps_protolog;
 	enum client_state state;
+	bool is_told;        /* the peer knows, or may know, for whom the session is */
 	bool is_announced;   /* XCLIENT was accepted */
+	bool is_turned_away; /* it failed, and maybe for whom it is: that says nothing of the host
+			      */
 	bool is_secured;     /* under TLS, and the requirement is met */
 	bool has_tls_failed; /* STARTTLS was refused or the handshake failed */
 	const char *status;  /* why the requirement was not met: a verdict's word, or NULL */
@@ -162,6 +165,9 @@ bool client_owes_xclient(const struct client *client);
 /* The line; NULL: the next hop cannot take it. It stands in out. */
 const char *client_compose_xclient(
 	const struct client *client, char out[static XCLIENT_COMMAND_BYTES_MAX + 1]);
+
+/* The peer wants no session, not in a silent way: is_turned_away if it was told for whom. */
+void client_turned_away(struct client *client);
 
 /* It does not take it: says why for the log, and leaves the refusal for who waits. */
 void client_lacks_xclient(struct client *client, const char *words);

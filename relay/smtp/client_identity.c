@@ -19,6 +19,7 @@ void client_write_header(struct client *client)
 		return;
 	len = identity_write_proxy(
 		&client->identity, how == CLIENT_IDENTITY_PROXY_V1 ? 1 : 2, header);
+	client->is_told = true;
 	/* Nothing is gathered yet: it finds room. */
 	ASSERT(conn_write(&client->conn, span_make(header, len)) == len);
 	protolog_note(&client->protolog, "PROXY header", "%s",
@@ -51,9 +52,15 @@ const char *client_compose_xclient(
 	return out;
 }
 
+void client_turned_away(struct client *client)
+{
+	client->is_turned_away = client->is_told;
+}
+
 void client_lacks_xclient(struct client *client, const char *words)
 {
 	STAT(nexthop_identity_refused);
+	client_turned_away(client);
 	(void)snprintf(client->refusal, sizeof(client->refusal),
 		"451 4.3.5 The next hop %.255s %s, try again later\r\n", client->host, words);
 }

@@ -63,3 +63,9 @@ bool client_sni(const struct client *client, char out[NAME_BYTES_MAX])
 	out[len] = '\0';
 	return true;
 }
+
+bool client_may_downgrade(const struct client *client)
+{
+	return client->has_tls_failed && client->requirement->may_clear &&
+	       !client->skips_starttls && !client->connector->implicit_tls;
+}

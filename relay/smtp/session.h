@@ -153,8 +153,9 @@ struct session {
 	const char *authserv_id;               /* transport fqdn; its owner changes it at MAIL */
 	struct sink *sink;
 	struct session_client client;
-	bool awaits_header; /* the peer is a balancer: it is to announce its client */
-	bool is_front_end;  /* the peer may use XCLIENT; it does not depend on whom it announces */
+	struct session_client front_end; /* with CLIENT_BY_XCLIENT: who has announced it */
+	bool awaits_header;              /* the peer is a balancer: it is to announce its client */
+	bool is_front_end; /* the peer may use XCLIENT; it does not depend on whom it announces */
 
 	enum session_state state;
 	unsigned waits;

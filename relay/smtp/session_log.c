@@ -114,13 +114,16 @@ void session_log_record(const struct session *session)
 {
 	const struct tls_facts *facts = &session->conn.facts;
 	const struct peer *peer = session->conn.peer;
+	/* Where XCLIENT came before the kernel had the records: the TLS is the front end's. */
+	const char *end =
+		session->client.origin == CLIENT_BY_XCLIENT ? session->announcer : session->peer;
 	char record[128];
 	char subject[PEER_SUBJECT_BYTES];
 
 	log_event(LOG_LEVEL_INFO, session->id, "tls",
 		"peer=%s version=%s cipher=%s bits=%u resumed=%s client-cert=%s subject=%s spki=%s "
 		"record=%s",
-		session->peer, facts->version, facts->cipher, facts->cipher_bits,
+		end, facts->version, facts->cipher, facts->cipher_bits,
 		facts->is_resumed ? "yes" : "no", verdict_word(facts->verdict),
 		log_quote_text(peer == NULL ? NULL : peer->subject, subject, sizeof(subject)),
 		peer == NULL ? "-" : peer->spki_sha256,

@@ -403,6 +403,37 @@ def test_end_sessions_served_otherwise(door):
         client.close()
 
 
+def test_end_sessions_that_others_announced(door):
+    """They end when the balancer or front end may not speak for others any more, served or not."""
+    house = door()
+    house.ranges = {"remote_ip_ranges": ["127.0.7.0/24", "192.0.2.0/24"]}
+    speakers = {"proxy_balancers": ["127.0.7.1"], "xclient_hosts": ["127.0.7.2", "192.0.2.2"]}
+    assert house.relay.reload(house.config(**speakers))["result"] == "ok"
+
+    def balanced(source):
+        client = Client(house.port, source="127.0.7.1", greeted=False)
+        client.write(f"PROXY TCP4 {source} 127.0.0.1 4711 25\r\n")
+        assert client.reply().startswith("220")
+        return client
+
+    behind, front, both = balanced("192.0.2.7"), Client(house.port, source="127.0.7.2"), \
+        balanced("192.0.2.2")
+    for client in (front, both):
+        client.say("XCLIENT ADDR=192.0.2.8", 220)
+    assert house.change("add", "127.0.8.1", end_sessions=True)["sessions_ended"] == 0
+    for client in (behind, front, both):
+        client.say("NOOP", 250)
+    # One that is a front end no more; the balancer goes on.
+    assert house.relay.reload(house.config(proxy_balancers=["127.0.7.1"]))["result"] == "ok"
+    assert house.change("add", "127.0.8.2", end_sessions=True)["sessions_ended"] == 2
+    behind.say("NOOP", 250)
+    assert house.relay.reload(house.config())["result"] == "ok"
+    assert house.change("add", "127.0.8.3", end_sessions=True)["sessions_ended"] == 1
+    for client in (behind, front, both):
+        assert client.reply().startswith("421") and client.reply() == ""
+        client.close()
+
+
 def test_rate(door, mode):
     house = door()
     house.relay.stop()

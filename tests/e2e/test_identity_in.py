@@ -344,6 +344,18 @@ def test_a_reload_while_the_header_is_awaited(lab):
         assert client.greeting.startswith("220")
 
 
+def test_a_balancer_that_is_none_any_more_is_not_believed(lab):
+    """Nor where it is served as a client: by the rules of now it may not speak for others."""
+    relay = balanced(lab, **{"remote-ip-ranges": SERVED + ["127.0.0.0/8"]})
+    with Announced(relay.port, v1()[:10], greeted=False) as client:
+        config = relay.config.read_text().replace(f'{{"{BALANCER}"}}', '{"127.0.0.10"}')
+        assert relay.reload(config)["result"] == "ok"
+        client.write(v1()[10:])
+        assert closed_silently(client)
+    assert relay.refusals(why="no-balancer-now")[0]["peer"] == BALANCER
+    assert relay.counter("sessions") == 0
+
+
 # ---- XCLIENT ----------------------------------------------------------------------------------
 
 def fronted(lab, hop=None, **keywords):

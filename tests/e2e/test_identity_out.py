@@ -338,6 +338,80 @@ def test_no_mail_as_if_it_were_ours(lab, keywords, answer, why):
     assert relay.counter("nexthop_identity_refused") >= 1
 
 
+class Choosy(Hop):
+    """Turns some clients away, as soon as it knows who it is."""
+
+    unwanted = ()
+
+    def _serve(self, connection):
+        if self.proxy and self.unwanted:
+            header = read_header(connection)
+            if header["source"] in self.unwanted:
+                self.headers.append(header)
+                self.sockets.append(connection)
+                connection.sendall(b"554 5.7.1 not you\r\n")
+                connection.close()
+                return
+            self.headers.append(header)
+            talk = Talk(self, connection, header)
+            try:
+                talk.run()
+            except (OSError, EOFError):
+                pass
+            return
+        super()._serve(connection)
+
+
+@pytest.mark.parametrize("how", ["proxy-v1", "xclient"])
+def test_who_is_turned_away_takes_no_host_from_others(lab, how):
+    """What the next hop thinks of one client says nothing of the host."""
+    first, second = (lab.keep(Choosy(proxy=how != "xclient", how="clear",
+                                     keywords=BASE + XCLIENT)) for _ in range(2))
+    first.unwanted = ("127.0.0.5",)
+    port = free_port()
+    relay = lab.relay(transport(), receive("edge", port),
+        inside(first.port, **{"trusted_next_hop": True, "client_identity": how, "smart_hosts": [
+            f"127.0.0.1:{hop.port}" for hop in (first, second)]}))
+    if how == "xclient":
+        first.answers["XCLIENT"] = "550 5.7.1 not you"
+    with Client(port, source="127.0.0.5") as client:
+        client.ehlo()
+        client.send()
+    first.answers.clear()
+    with Client(port, source="127.0.0.6") as client:
+        client.ehlo()
+        assert client.send().startswith("250")
+    assert len(first.messages) == 1
+    assert relay.events("nexthop-failed")[0]["why"] == \
+        ("xclient-refused" if how == "xclient" else "greeting-refused")
+
+
+def test_xclient_in_clear_is_said_again_under_tls(lab):
+    """Who hid STARTTLS until then could have changed it on the way (RFC 3207 4.2)."""
+    class Late(Talk):
+        def verb_ehlo(self, line):
+            self.hop.how = "tls" if self.hop.xclients else "clear"
+            super().verb_ehlo(line)
+
+    class LateHop(Hop):
+        def _serve(self, connection):
+            self.sockets.append(connection)
+            try:
+                Late(self, connection, None).run()
+            except (OSError, EOFError, ValueError):
+                pass
+
+    hop = LateHop(how="clear", keywords=BASE + XCLIENT)
+    relay = through(lab, "xclient", hop, tls_auth_level="opportunistic")
+    with Client(relay.port) as client:
+        client.ehlo()
+        assert client.send().startswith("250")
+    assert [is_tls for _, is_tls in hop.xclients] == [False, True]
+    words = [command.split()[0] for command in hop.commands[:8]]
+    assert words == ["EHLO", "XCLIENT", "EHLO", "STARTTLS", "EHLO", "XCLIENT", "EHLO", "MAIL"]
+    assert hop.commands[4] == "EHLO mx.adatum.test"
+
+
 def test_no_helo_instead_of_ehlo(lab):
     hop = Hop(how="clear", keywords=BASE)
     hop.answers["EHLO"] = "500 5.5.1 what?"
@@ -372,7 +446,7 @@ def test_what_balancers_and_front_ends_say_is_passed_on(lab):
     assert [(h["source"], h["sport"], h["destination"], h["dport"]) for h in told] == [
         ("2001:db8::7", 4711, "2001:db8::1", 2525), ("192.0.2.7", 99, "198.51.100.1", 26),
         ("192.0.2.8", 99, "198.51.100.1", 26),
-        ("2001:db8::9", 0, "::ffff:198.51.100.1", 26)]
+        ("2001:db8::9", 0, "::ffff:127.0.0.1", port)]  # nothing is left of the one before
     assert hop.connections == 4
     client.close()
 
