@@ -36,7 +36,11 @@ struct control {
 	pthread_t thread;
 	struct client clients[CONTROL_CLIENTS_MAX];
 	size_t bytes_promised; /* of all requests under way */
+	uint64_t accept_ms;    /* not before; 0: at once */
 };
+
+/* After running out of descriptors or memory, accept is tried again so much later. */
+#define CONTROL_RETRY_MS 200
 
 /* ---- the socket */
 
@@ -348,6 +352,9 @@ static void control_accept(struct control *control)
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX && client == NULL; i++)
 		if (control->clients[i].fd < 0)
 			client = &control->clients[i];
+	/* Who waits makes the socket readable all the while. */
+	if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+		control->accept_ms = clock_now_ms() + CONTROL_RETRY_MS;
 	if (fd < 0 || client == NULL) {
 		if (fd >= 0)
 			(void)close(fd);
@@ -369,7 +376,7 @@ static void control_watch(const struct control *control, struct watch *watch)
 	const uint64_t now_ms = clock_now_ms();
 	bool has_room = false;
 
-	watch->timeout_ms = -1;
+	watch->timeout_ms = control->accept_ms > now_ms ? (int)(control->accept_ms - now_ms) : -1;
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
 		const struct client *client = &control->clients[i];
 		uint64_t left_ms = client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0;
@@ -383,6 +390,7 @@ static void control_watch(const struct control *control, struct watch *watch)
 	}
 	watch->fds[0] = (struct pollfd){.fd = control->wake, .events = POLLIN};
 	watch->fds[1] = (struct pollfd){.fd = doorman_event_fd(control->doorman), .events = POLLIN};
+	has_room &= control->accept_ms <= now_ms;
 	watch->fds[2] = (struct pollfd){.fd = has_room ? control->listener : -1, .events = POLLIN};
 }
 

@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -374,6 +375,47 @@ static void test_more_than_places(void **state)
 	}
 }
 
+/* Without a descriptor for it a client waits, the thread rests, and then it is answered. */
+static void test_no_descriptors(void **state)
+{
+	static const char request[] = "{\"command\": \"door-refusals\"}\n";
+	const struct timespec pause = {.tv_nsec = 500000000};
+	struct rlimit limit, tight;
+	struct timespec before, after;
+	int held[64];
+	char word[64];
+	int fd = dial();
+
+	(void)state;
+	/* The first is taken before the limit falls. */
+	say(fd, request, sizeof(request) - 1);
+	assert_string_equal(outcome(hear(fd, NULL, 0), word), "ok");
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	/* poll() takes no more than the limit, so that may not be too low. */
+	for (unsigned i = 0; i < COUNT_OF(held); i++) {
+		held[i] = dup(STDERR_FILENO);
+		assert_true(held[i] >= 0);
+	}
+	tight = (struct rlimit){
+		.rlim_cur = (rlim_t)held[COUNT_OF(held) - 1] + 1, .rlim_max = limit.rlim_max};
+	(void)close(held[COUNT_OF(held) - 1]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
+	fd = dial();
+	say(fd, request, sizeof(request) - 1);
+	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+	(void)nanosleep(&pause, NULL);
+	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	for (unsigned i = 0; i + 1 < COUNT_OF(held); i++)
+		(void)close(held[i]);
+	assert_string_equal(outcome(hear(fd, NULL, 0), word), "ok");
+	/* Of processor time, however slow the machine: a thread that spins takes all of the pause.
+	 */
+	assert_true(
+		(after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000 <
+		250);
+}
+
 static void test_socket(void **state)
 {
 	struct control *first = control;
@@ -419,6 +461,7 @@ int main(void)
 		CONTROL_TEST(test_slow),
 		CONTROL_TEST(test_at_once),
 		CONTROL_TEST(test_more_than_places),
+		CONTROL_TEST(test_no_descriptors),
 		CONTROL_TEST(test_socket),
 	};
 
