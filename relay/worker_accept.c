@@ -433,7 +433,7 @@ static bool worker_is_listed(const struct worker_session *own, const struct gate
 static bool worker_may_announce(struct worker *worker, const struct worker_session *own)
 {
 	const struct session *session = &own->session;
-	const struct session_client *front_end = &session->front_end;
+	const struct session_front_end *front_end = &session->front_end;
 	const uint32_t zone = front_end->origin == CLIENT_SEEN ? own->ends.zone : 0;
 	struct world *world = worker->view->world;
 	struct gate_answer who;

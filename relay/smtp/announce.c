@@ -126,7 +126,7 @@ void announce_take_header(struct session *session)
  * What is said of another address is all that is known of it; without one, it is said of the
  * client that was announced before.
  */
-static void announce_merge(struct session_client *client, const struct session_client *front_end,
+static void announce_merge(struct session_client *client, const struct session_front_end *front_end,
 	const struct xclient *from)
 {
 	if (from->given & XCLIENT_ADDR)
@@ -191,7 +191,10 @@ static void announce_xclient_client(struct session *session, const struct xclien
 
 	if (session->client.origin != CLIENT_BY_XCLIENT) {
 		(void)snprintf(session->announcer, sizeof(session->announcer), "%s", session->peer);
-		session->front_end = session->client;
+		session->front_end = (struct session_front_end){.origin = session->client.origin,
+			.ip = session->client.ip,
+			.destination = session->client.destination,
+			.destination_port = session->client.destination_port};
 	}
 	announce_merge(&client, &session->front_end, from);
 	session_reset(session);

@@ -125,6 +125,14 @@ struct session_client {
 	char helo[SESSION_HELO_BYTES]; /* "": not said */
 };
 
+/* What is kept of a front end while it speaks for others. */
+struct session_front_end {
+	enum client_origin origin;
+	struct ip ip;
+	struct ip destination;
+	uint16_t destination_port;
+};
+
 enum session_welcome {
 	SESSION_WELCOME,  /* connector, tls_context, client and peer are set */
 	SESSION_STRANGER, /* nobody serves that client here */
@@ -153,9 +161,9 @@ struct session {
 	const char *authserv_id;               /* transport fqdn; its owner changes it at MAIL */
 	struct sink *sink;
 	struct session_client client;
-	struct session_client front_end; /* with CLIENT_BY_XCLIENT: who has announced it */
-	bool awaits_header;              /* the peer is a balancer: it is to announce its client */
-	bool is_front_end; /* the peer may use XCLIENT; it does not depend on whom it announces */
+	struct session_front_end front_end; /* with CLIENT_BY_XCLIENT: who has announced it */
+	bool awaits_header; /* the peer is a balancer: it is to announce its client */
+	bool is_front_end;  /* the peer may use XCLIENT; it does not depend on whom it announces */
 
 	enum session_state state;
 	unsigned waits;
