@@ -348,7 +348,7 @@ class Namespace:
             why = self.process.stderr.read().decode().strip().splitlines()
             self.process.wait()
             pytest.skip(f"no namespace of our own: {why[-1] if why else '?'}")
-        self.enter = ["nsenter", "-t", str(self.process.pid), "-n", "-m"]
+        self.enter = ["nsenter", "-t", str(self.process.pid), "-n", "-m", "-r", "-w"]
 
     def close(self):
         self.process.kill()
