@@ -184,8 +184,8 @@ class CrlServer:
     def url(self, path):
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def release(self):
-        self.mode = "good"
+    def release(self, mode="good"):
+        self.mode = mode
         self.released.set()
 
     def close(self):

@@ -408,8 +408,7 @@ def test_nothing_is_said_while_a_revocation_list_is_on_its_way(lab, outcome):
     wait_for(lambda: lists.hits, "question for the list")
     if outcome != "late":
         assert not client.has_answer(0.3) and len(server.commands) == 2
-        lists.release()
-        lists.mode = outcome
+        lists.release(outcome)
     failure = "454 4.7.5 Certificate validation failure: "
     want = {"good": "250 ", "revoked": failure + "Revoked"}.get(outcome, failure)
     assert client.reply().startswith(want)
