@@ -31,35 +31,12 @@ void binding_of_address(const struct ip *ip, uint16_t port, struct door_binding 
 static bool binding_of_sockaddr(const struct address *address, struct door_binding *out)
 {
 	const struct sockaddr *sockaddr = (const struct sockaddr *)&address->sockaddr;
-	struct sockaddr_in6 v6;
-	struct sockaddr_in v4;
-	uint16_t port;
 	struct ip ip;
 
 	if (!ip_of_sockaddr(sockaddr, &ip))
 		return false;
-	if (sockaddr->sa_family == AF_INET6) {
-		memcpy(&v6, &address->sockaddr, sizeof(v6));
-		port = ntohs(v6.sin6_port);
-	} else {
-		memcpy(&v4, &address->sockaddr, sizeof(v4));
-		port = ntohs(v4.sin_port);
-	}
-	binding_of_address(&ip, port, out);
+	binding_of_address(&ip, address_port(address), out);
 	return true;
-}
-
-static void address_of_binding(const struct door_binding *binding, struct address *out)
-{
-	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(binding->port)};
-	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(binding->port)};
-
-	memset(out, 0, sizeof(*out));
-	memcpy(&v6.sin6_addr, binding->address, sizeof(v6.sin6_addr));
-	memcpy(&v4.sin_addr, binding->address, sizeof(v4.sin_addr));
-	out->len = binding->family == DOOR_AF_INET6 ? sizeof(v6) : sizeof(v4);
-	memcpy(&out->sockaddr,
-		binding->family == DOOR_AF_INET6 ? (const void *)&v6 : (const void *)&v4, out->len);
 }
 
 static void slot_set_key(struct slot *slot, const struct door_binding *binding)
@@ -342,7 +319,7 @@ bool kernel_door_binding(const struct kernel_door *door, unsigned at, struct add
 		if (!atomic_load(&door->slots[slot].is_bound) || at-- > 0)
 			continue;
 		slot_key(&door->slots[slot], &key);
-		address_of_binding(&key, out_address);
+		*out_address = address_make(key.family, key.address, key.port);
 		*out_slot = slot;
 		return true;
 	}

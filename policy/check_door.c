@@ -121,14 +121,6 @@ static bool transport_has(const struct config *config, const char *keyword)
 	return false;
 }
 
-static const struct partner *find_partner(const struct policy *policy, const char *name)
-{
-	for (unsigned p = 0; p < policy->partner_count; p++)
-		if (strcmp(policy->partners[p].name, name) == 0)
-			return &policy->partners[p];
-	return NULL;
-}
-
 static void check_list_name(struct config *config, unsigned line, const struct partner *partner)
 {
 	if (!ip_list_name_is_valid(partner->name))
@@ -142,7 +134,7 @@ static void check_list_name(struct config *config, unsigned line, const struct p
 static void check_partner_name(struct config *config, unsigned line, const char *name)
 {
 	const struct policy *policy = &config->owner->policy;
-	const struct partner *partner = find_partner(policy, name);
+	const struct partner *partner = policy_partner(policy, name);
 
 	if (strcmp(name, "*") == 0) {
 		for (unsigned p = 0; p < policy->partner_count; p++)

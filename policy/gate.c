@@ -213,6 +213,12 @@ const struct address *gate_binding_address(const struct gate *gate, unsigned bin
 	return gate->bindings[binding].address;
 }
 
+bool gate_binding_asks(const struct gate *gate, unsigned binding, const struct partner *partner)
+{
+	ASSERT(binding < gate->binding_count);
+	return gate->bindings[binding].lists[partner->index] != NULL;
+}
+
 const struct cidr *gate_binding_trie(const struct gate *gate, unsigned binding)
 {
 	ASSERT(binding < gate->binding_count);

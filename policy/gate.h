@@ -42,6 +42,9 @@ struct gate_ids {
 NODISCARD int gate_ids_create(struct gate_ids **out);
 void gate_ids_destroy(struct gate_ids **ids);
 
+/* Has no name a number? */
+bool gate_ids_are_blank(const struct gate_ids *ids);
+
 struct gate;
 
 /*
@@ -53,6 +56,12 @@ struct gate;
 NODISCARD int gate_create(
 	const struct policy *policy, struct gate_ids *ids, FILE *errors, struct gate **out);
 void gate_destroy(struct gate **gate); /* NULL is harmless */
+
+/* The numbers that it gives, and no others. */
+void gate_read_ids(const struct gate *gate, struct gate_ids *out);
+
+/* Has each of its names that number in ids? Then another gate made with them would be the same. */
+bool gate_has_ids(const struct gate *gate, const struct gate_ids *ids);
 
 /* ---- asking; any thread */
 
@@ -89,6 +98,9 @@ bool gate_resolve(const struct gate *gate, struct door_value value, struct gate_
 
 unsigned gate_binding_count(const struct gate *gate);
 const struct address *gate_binding_address(const struct gate *gate, unsigned binding);
+
+/* Does a connector of the binding name the partner in remote-ip-partners? */
+bool gate_binding_asks(const struct gate *gate, unsigned binding, const struct partner *partner);
 
 /*
  * What the kernel is to know of the binding: prefixes of its own family only. Borrowed; it changes

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "policy/gate_private.h"
+#include "policy/partner.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,24 +30,16 @@ static bool connector_announces(const struct receive_connector *connector)
 	return connector->proxy_balancer_count > 0 || connector->xclient_host_count > 0;
 }
 
-static void name_partner(
-	struct gate_binding *binding, unsigned p, const struct receive_connector *connector)
-{
-	binding->list_count += binding->lists[p] == NULL;
-	binding->lists[p] = connector;
-}
-
 static void name_partners(const struct gate *gate, struct gate_binding *binding,
 	const struct receive_connector *connector)
 {
 	const struct policy *policy = gate->policy;
 
-	for (unsigned i = 0; i < connector->remote_ip_partner_count; i++) {
-		const char *name = connector->remote_ip_partners[i];
-
-		for (unsigned p = 0; p < policy->partner_count; p++)
-			if (strcmp(name, "*") == 0 || strcmp(name, policy->partners[p].name) == 0)
-				name_partner(binding, p, connector);
+	for (unsigned p = 0; p < policy->partner_count; p++) {
+		if (!partner_is_asked(&policy->partners[p], connector))
+			continue;
+		binding->list_count += binding->lists[p] == NULL;
+		binding->lists[p] = connector;
 	}
 }
 

@@ -155,3 +155,39 @@ int gate_assign_ids(struct gate *gate, struct gate_ids *ids, FILE *errors)
 				      "partner", gate->policy->file, errors});
 	return rc;
 }
+
+bool gate_ids_are_blank(const struct gate_ids *ids)
+{
+	for (unsigned i = 1; i < DOOR_CONNECTORS_MAX; i++)
+		if (ids->connectors[i][0] != '\0')
+			return false;
+	for (unsigned i = 1; i < DOOR_PARTNERS_MAX; i++)
+		if (ids->partners[i][0] != '\0')
+			return false;
+	return true;
+}
+
+void gate_read_ids(const struct gate *gate, struct gate_ids *out)
+{
+	*out = (struct gate_ids){0};
+	for (unsigned i = 1; i < DOOR_CONNECTORS_MAX; i++)
+		if (gate->connectors[i] != NULL)
+			(void)snprintf(out->connectors[i], sizeof(out->connectors[i]), "%s",
+				gate->connectors[i]->name);
+	for (unsigned i = 1; i < DOOR_PARTNERS_MAX; i++)
+		if (gate->named[i] != NULL)
+			(void)snprintf(out->partners[i], sizeof(out->partners[i]), "%s",
+				gate->named[i]->name);
+}
+
+bool gate_has_ids(const struct gate *gate, const struct gate_ids *ids)
+{
+	for (unsigned i = 1; i < DOOR_CONNECTORS_MAX; i++)
+		if (gate->connectors[i] != NULL &&
+			strcmp(gate->connectors[i]->name, ids->connectors[i]) != 0)
+			return false;
+	for (unsigned i = 1; i < DOOR_PARTNERS_MAX; i++)
+		if (gate->named[i] != NULL && strcmp(gate->named[i]->name, ids->partners[i]) != 0)
+			return false;
+	return true;
+}

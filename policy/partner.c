@@ -23,6 +23,15 @@ const char *partner_domain(const struct partner *partner, const char *domain)
 	return NULL;
 }
 
+bool partner_is_asked(const struct partner *partner, const struct receive_connector *connector)
+{
+	for (unsigned i = 0; i < connector->remote_ip_partner_count; i++)
+		if (strcmp(connector->remote_ip_partners[i], "*") == 0 ||
+			strcmp(connector->remote_ip_partners[i], partner->name) == 0)
+			return true;
+	return false;
+}
+
 struct name_rules partner_rules(const struct partner *partner)
 {
 	return (struct name_rules){

@@ -21,6 +21,9 @@ unsigned partner_domain_total(const struct policy *policy);
 /* Puts them all, sorted, into the policy's index; it has room for so many. */
 void partner_index(struct policy *policy, struct partner_domain *room);
 
+/* Does the connector ask its list of addresses: by name, or by "*"? */
+bool partner_is_asked(const struct partner *partner, const struct receive_connector *connector);
+
 /* The partner's rules for names. */
 struct name_rules partner_rules(const struct partner *partner);
 

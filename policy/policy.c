@@ -395,6 +395,30 @@ const struct send_connector *policy_send_connector(const struct policy *policy, 
 	return NULL;
 }
 
+const struct partner *policy_partner(const struct policy *policy, const char *name)
+{
+	for (unsigned i = 0; i < policy->partner_count; i++)
+		if (strcmp(policy->partners[i].name, name) == 0)
+			return &policy->partners[i];
+	return NULL;
+}
+
+struct address address_make(int family, const void *bytes, unsigned port)
+{
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port)};
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+	struct address out = {.len = family == AF_INET6 ? sizeof(v6) : sizeof(v4)};
+
+	if (family == AF_INET6) {
+		memcpy(&v6.sin6_addr, bytes, sizeof(v6.sin6_addr));
+		memcpy(&out.sockaddr, &v6, sizeof(v6));
+	} else {
+		memcpy(&v4.sin_addr, bytes, sizeof(v4.sin_addr));
+		memcpy(&out.sockaddr, &v4, sizeof(v4));
+	}
+	return out;
+}
+
 void address_print(const struct address *address, char *out, size_t out_bytes)
 {
 	char text[INET6_ADDRSTRLEN] = "";

@@ -388,10 +388,14 @@ NODISCARD int policy_load(const char *file, FILE *errors, struct policy **out);
 /* Frees the snapshot and clears the pointer. */
 void policy_destroy(struct policy **policy);
 
-/* The connector of that name, or NULL. */
+/* The connector or partner of that name, or NULL. */
 const struct receive_connector *policy_receive_connector(
 	const struct policy *policy, const char *name);
 const struct send_connector *policy_send_connector(const struct policy *policy, const char *name);
+const struct partner *policy_partner(const struct policy *policy, const char *name);
+
+/* bytes: 4 of an IPv4 address, or 16 of an IPv6 one. */
+struct address address_make(int family, const void *bytes, unsigned port);
 
 /* "192.0.2.1:25" or "[2001:db8::1]:25" into out; out_bytes >= 56. */
 void address_print(const struct address *address, char *out, size_t out_bytes);

@@ -52,21 +52,24 @@ static int doorman_remove_pins(const struct policy *policy, const char *because,
 	return rc;
 }
 
-/* The names that the pinned maps have, and the gate with their numbers. */
+/*
+ * The numbers that the pinned maps have are kept. The world's gate was made without knowing them,
+ * and is made again if it has others, which takes as long as the lists are.
+ */
 static int doorman_name(struct doorman *doorman, struct world *world, FILE *errors)
 {
-	struct gate *gate = NULL;
-	int rc = 0;
+	int rc;
 
-	if (doorman->kernel != NULL)
-		rc = kernel_door_read_names(doorman->kernel, doorman->ids);
-	if (rc == 0)
-		rc = gate_create(world->policy, doorman->ids, errors, &gate);
-	if (rc < 0)
+	gate_read_ids(world->gate, doorman->ids);
+	if (doorman->kernel == NULL)
+		return 0;
+	rc = kernel_door_read_names(doorman->kernel, doorman->names);
+	if (rc < 0 || gate_ids_are_blank(doorman->names))
 		return rc;
-	gate_destroy(&world->gate);
-	world->gate = gate;
-	return 0;
+	*doorman->ids = *doorman->names;
+	return gate_has_ids(world->gate, doorman->ids)
+		       ? 0
+		       : world_renew_gate(world, doorman->ids, errors);
 }
 
 /* -errno with the reason in doorman->why, or on errors if it is a mistake of the configuration. */
@@ -236,16 +239,6 @@ struct gate_ids *doorman_ids(struct doorman *doorman)
 bool doorman_is_kernel(const struct doorman *doorman)
 {
 	return doorman->kernel != NULL;
-}
-
-const struct partner *doorman_find_partner(const struct doorman *doorman, const char *name)
-{
-	const struct policy *policy = doorman->world->policy;
-
-	for (unsigned i = 0; i < policy->partner_count; i++)
-		if (strcmp(policy->partners[i].name, name) == 0)
-			return &policy->partners[i];
-	return NULL;
 }
 
 /* ---- asking */

@@ -124,7 +124,7 @@ static int change_find(struct change *change)
 	const char *folder = doorman->world->policy->partner_lists;
 	struct ip_list_file file;
 
-	change->partner = doorman_find_partner(doorman, request->partner);
+	change->partner = policy_partner(doorman->world->policy, request->partner);
 	if (change->partner == NULL)
 		return change_fail(change, -ESRCH,
 			"the configuration in force has no partner \"%s\"", request->partner);

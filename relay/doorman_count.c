@@ -45,15 +45,11 @@ static unsigned count_find_exact(const struct doorman *doorman, const struct add
 static unsigned count_find(const struct doorman *doorman, const struct address *local)
 {
 	unsigned slot = count_find_exact(doorman, local);
-	struct address wildcard = *local;
+	static const uint8_t any[16];
+	const struct address wildcard =
+		address_make(local->sockaddr.ss_family, any, address_port(local));
 
-	if (slot != UINT32_MAX)
-		return slot;
-	if (local->sockaddr.ss_family == AF_INET)
-		((struct sockaddr_in *)&wildcard.sockaddr)->sin_addr.s_addr = INADDR_ANY;
-	else
-		((struct sockaddr_in6 *)&wildcard.sockaddr)->sin6_addr = in6addr_any;
-	return count_find_exact(doorman, &wildcard);
+	return slot != UINT32_MAX ? slot : count_find_exact(doorman, &wildcard);
 }
 
 static struct door_value count_value(const struct world *world, const struct gate_answer *answer)
@@ -140,24 +136,10 @@ static struct refusal event_refusal(const struct door_event *event)
 	struct refusal refusal = {.reason = event->reason,
 		.value = event->value,
 		.peer.is_v6 = event->local.family == DOOR_AF_INET6,
+		.local = address_make(event->local.family, event->local.address, event->local.port),
 		.last_ms = event->time_ns / 1000000};
 
 	memcpy(refusal.peer.bytes, event->peer, refusal.peer.is_v6 ? 16 : 4);
-	if (refusal.peer.is_v6) {
-		struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&refusal.local.sockaddr;
-
-		v6->sin6_family = AF_INET6;
-		v6->sin6_port = htons(event->local.port);
-		memcpy(&v6->sin6_addr, event->local.address, 16);
-		refusal.local.len = sizeof(*v6);
-	} else {
-		struct sockaddr_in *v4 = (struct sockaddr_in *)&refusal.local.sockaddr;
-
-		v4->sin_family = AF_INET;
-		v4->sin_port = htons(event->local.port);
-		memcpy(&v4->sin_addr, event->local.address, 4);
-		refusal.local.len = sizeof(*v4);
-	}
 	return refusal;
 }
 
@@ -215,41 +197,23 @@ unsigned doorman_refusals(struct doorman *doorman, struct refusal *out, unsigned
 
 /* ---- questions */
 
-static bool test_concerns(const struct receive_connector *connector, const struct address *binding,
-	const char *partner)
-{
-	bool is_bound = false;
-	bool is_named = partner == NULL;
-
-	for (unsigned i = 0; i < connector->binding_count; i++)
-		is_bound |= address_is_equal(&connector->bindings[i], binding);
-	for (unsigned i = 0; partner != NULL && i < connector->remote_ip_partner_count; i++)
-		is_named |= strcmp(connector->remote_ip_partners[i], "*") == 0 ||
-			    strcmp(connector->remote_ip_partners[i], partner) == 0;
-	return connector->enabled && is_bound && is_named;
-}
-
 int doorman_test(struct doorman *doorman, const char *partner, const struct ip *ip,
 	void (*on_binding)(void *owner, const struct doorman_verdict *verdict), void *owner)
 {
-	const struct policy *policy;
+	const struct partner *named;
 	struct gate *gate;
 	int rc = 0;
 
 	(void)pthread_mutex_lock(&doorman->lock);
 	gate = doorman->world->gate;
-	policy = doorman->world->policy;
-	if (partner != NULL && doorman_find_partner(doorman, partner) == NULL)
+	named = partner == NULL ? NULL : policy_partner(doorman->world->policy, partner);
+	if (partner != NULL && named == NULL)
 		rc = -ESRCH;
 	for (unsigned i = 0; rc == 0 && i < gate_binding_count(gate); i++) {
 		struct doorman_verdict verdict = {.binding = gate_binding_address(gate, i)};
 		struct gate_answer answer;
-		bool concerns = false;
 
-		for (unsigned j = 0; j < policy->receive_connector_count; j++)
-			concerns |= test_concerns(
-				&policy->receive_connectors[j], verdict.binding, partner);
-		if (!concerns)
+		if (named != NULL && !gate_binding_asks(gate, i, named))
 			continue;
 		verdict.is_served = gate_ask(gate, verdict.binding, ip, 0, &answer);
 		verdict.answer = &answer;

@@ -227,17 +227,9 @@ void doorman_reload_begin(struct doorman *doorman)
 /* A list was changed while the world was being read: its gate may have what was before. */
 static int reload_refresh(struct doorman *doorman, struct world *world, FILE *errors)
 {
-	struct gate *gate = NULL;
-	int rc;
-
-	if (atomic_load(&doorman->changes) == doorman->changes_seen)
-		return 0;
-	rc = gate_create(world->policy, doorman->ids, errors, &gate);
-	if (rc < 0)
-		return rc;
-	gate_destroy(&world->gate);
-	world->gate = gate;
-	return 0;
+	return atomic_load(&doorman->changes) == doorman->changes_seen
+		       ? 0
+		       : world_renew_gate(world, doorman->ids, errors);
 }
 
 int doorman_reload_prepare(struct doorman *doorman, struct world *world, FILE *errors)

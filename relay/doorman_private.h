@@ -114,5 +114,3 @@ void doorman_note_slots(struct doorman *doorman, const struct world *world);
 
 /* The list files of the world's partners as they were when its gate read them. */
 NODISCARD int doorman_create_files(const struct world *world, struct ip_list_file **out);
-
-const struct partner *doorman_find_partner(const struct doorman *doorman, const char *name);

@@ -224,6 +224,18 @@ int world_create(const char *file, struct gate_ids *ids, FILE *errors, struct wo
 	return rc;
 }
 
+int world_renew_gate(struct world *world, struct gate_ids *ids, FILE *errors)
+{
+	struct gate *gate = NULL;
+	int rc = gate_create(world->policy, ids, errors, &gate);
+
+	if (rc < 0)
+		return rc;
+	gate_destroy(&world->gate);
+	world->gate = gate;
+	return 0;
+}
+
 struct world *world_hold(struct world *world)
 {
 	(void)atomic_fetch_add_explicit(&world->holders, 1, memory_order_relaxed);

@@ -47,6 +47,9 @@ struct world {
 NODISCARD int world_create(
 	const char *file, struct gate_ids *ids, FILE *errors, struct world **out);
 
+/* Reads the lists again, with these numbers; the gate in place stays if that fails. -errno. */
+NODISCARD int world_renew_gate(struct world *world, struct gate_ids *ids, FILE *errors);
+
 struct world *world_hold(struct world *world);
 void world_release(struct world **world); /* clears the pointer; NULL is harmless */
 

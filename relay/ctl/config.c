@@ -123,11 +123,12 @@ static bool show_object(const struct policy *policy, const char *kind, const cha
 		only.send_connectors += found == NULL ? 0 : found->index;
 		only.send_connector_count = found != NULL;
 	}
-	for (unsigned i = 0; strcmp(kind, "partner") == 0 && i < policy->partner_count; i++)
-		if (strcmp(policy->partners[i].name, name) == 0) {
-			only.partners = &policy->partners[i];
-			only.partner_count = 1;
-		}
+	if (strcmp(kind, "partner") == 0) {
+		const struct partner *found = policy_partner(policy, name);
+
+		only.partners += found == NULL ? 0 : found->index;
+		only.partner_count = found != NULL;
+	}
 	if (only.receive_connector_count + only.send_connector_count + only.partner_count == 0)
 		return false;
 	show_block(&only, false);

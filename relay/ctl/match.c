@@ -3,6 +3,7 @@
 
 #include "policy/gate.h"
 #include "policy/names.h"
+#include "policy/partner.h"
 #include "policy/route.h"
 #include <inttypes.h>
 #include <string.h>
@@ -81,15 +82,6 @@ static void claim_by_list(
 			match);
 }
 
-static bool connector_names(const struct receive_connector *connector, const char *partner)
-{
-	for (unsigned i = 0; i < connector->remote_ip_partner_count; i++)
-		if (strcmp(connector->remote_ip_partners[i], "*") == 0 ||
-			strcmp(connector->remote_ip_partners[i], partner) == 0)
-			return true;
-	return false;
-}
-
 static struct claim match_claim(
 	const struct match *match, const struct receive_connector *connector)
 {
@@ -104,7 +96,7 @@ static struct claim match_claim(
 				.kind = CLAIM_RANGE, .range = connector->remote_ip_ranges[i]},
 			match);
 	for (unsigned p = 0; p < policy->partner_count; p++)
-		if (connector_names(connector, policy->partners[p].name))
+		if (partner_is_asked(&policy->partners[p], connector))
 			claim_by_list(&claim, &policy->partners[p], match);
 	for (unsigned i = 0; i < connector->proxy_balancer_count; i++)
 		claim_by(&claim,

@@ -60,9 +60,7 @@ static int partner_file_open(const struct partner_ip *ask, bool to_change, struc
 	*out = (struct partner_file){.policy = ctl_policy_create(ask->ctl), .lock = -1};
 	if (out->policy == NULL)
 		return CTL_USAGE;
-	for (unsigned i = 0; i < out->policy->partner_count; i++)
-		if (strcmp(out->policy->partners[i].name, ask->partner) == 0)
-			out->partner = &out->policy->partners[i];
+	out->partner = policy_partner(out->policy, ask->partner);
 	if (out->partner == NULL) {
 		ctl_error("there is no partner \"%s\"; posternctl partner list", ask->partner);
 	} else if (out->policy->partner_lists == NULL) {

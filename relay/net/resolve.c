@@ -333,7 +333,7 @@ static void resolve_take_addresses(struct resolve *resolve, const struct resolve
 		if (result->len[i] != bytes)
 			continue;
 		list->addresses[list->count] =
-			resolve_address(lookup->family, result->data[i], resolve->port);
+			address_make(lookup->family, result->data[i], resolve->port);
 		list->host_of[list->count++] = lookup->host;
 	}
 }

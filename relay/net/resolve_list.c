@@ -6,22 +6,6 @@
 #include <netinet/in.h>
 #include <string.h>
 
-struct address resolve_address(int family, const void *bytes, unsigned port)
-{
-	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port)};
-	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-	struct address out = {.len = family == AF_INET6 ? sizeof(v6) : sizeof(v4)};
-
-	if (family == AF_INET6) {
-		memcpy(&v6.sin6_addr, bytes, sizeof(v6.sin6_addr));
-		memcpy(&out.sockaddr, &v6, sizeof(v6));
-	} else {
-		memcpy(&v4.sin_addr, bytes, sizeof(v4.sin_addr));
-		memcpy(&out.sockaddr, &v4, sizeof(v4));
-	}
-	return out;
-}
-
 /* Address and port; what else a sockaddr has is no part of the question. */
 static bool address_equal(const struct address *a, const struct address *b)
 {
@@ -68,7 +52,7 @@ static void own_add_all(
 		if (one->ifa_addr == NULL || !ip_of_sockaddr(one->ifa_addr, &ip) ||
 			ip.is_v6 != (binding->sockaddr.ss_family == AF_INET6))
 			continue;
-		one_own = resolve_address(
+		one_own = address_make(
 			ip.is_v6 ? AF_INET6 : AF_INET, ip.bytes, address_port(binding));
 		own_add(own, &one_own);
 	}

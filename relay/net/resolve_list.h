@@ -41,9 +41,6 @@ struct own_addresses {
 NODISCARD int own_learn(struct own_addresses *own, const struct policy *policy);
 bool own_has(const struct own_addresses *own, const struct address *address);
 
-/* bytes: 4 of an IPv4 address, or 16 of an IPv6 one. */
-struct address resolve_address(int family, const void *bytes, unsigned port);
-
 /*
  * A name of the wire in lower case; "" for the root. False unless it is what may stand in a
  * host name: it goes to logs, to SNI and into further questions.

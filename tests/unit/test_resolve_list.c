@@ -86,7 +86,7 @@ static void add_address(struct resolve_list *list, uint8_t host, const char *tex
 	int family = strchr(text, ':') != NULL ? AF_INET6 : AF_INET;
 
 	assert_int_equal(inet_pton(family, text, bytes), 1);
-	list->addresses[list->count] = resolve_address(family, bytes, 25);
+	list->addresses[list->count] = address_make(family, bytes, 25);
 	list->host_of[list->count++] = host;
 }
 
@@ -135,17 +135,17 @@ static void test_own_addresses(void **state)
 	static const uint8_t any[16];
 	static const uint8_t elsewhere[4] = {192, 0, 2, 77};
 	struct address bindings[2] = {
-		resolve_address(AF_INET6, any, 2525), resolve_address(AF_INET, elsewhere, 26)};
+		address_make(AF_INET6, any, 2525), address_make(AF_INET, elsewhere, 26)};
 	struct receive_connector connector = {.bindings = bindings, .binding_count = 2};
 	const struct policy policy = {
 		.receive_connectors = &connector, .receive_connector_count = 1};
 	static struct own_addresses own;
-	struct address address = resolve_address(AF_INET, loopback, 2525);
+	struct address address = address_make(AF_INET, loopback, 2525);
 
 	(void)state;
 	assert_int_equal(own_learn(&own, &policy), 0);
 	assert_false(own_has(&own, &address)); /* "[::]" is for IPv6 only */
-	address = resolve_address(AF_INET, loopback, 26);
+	address = address_make(AF_INET, loopback, 26);
 	assert_false(own_has(&own, &address));
 	assert_true(own_has(&own, &bindings[1]));
 }
