@@ -228,31 +228,42 @@ void door_status_destroy(struct door_status *status)
 	*status = (struct door_status){0};
 }
 
-int door_refusals_create(const char *line, size_t len, struct door_refusals *out)
+/* The array of that name in an answer, as rows that read has filled; -errno in *out_rc, or 0. */
+static void *answer_create_rows(const char *line, size_t len, const char *key, size_t row_bytes,
+	void (*read)(const json_t *element, void *row), unsigned *out_count, int *out_rc)
 {
 	json_t *object = line == NULL ? NULL : json_loadb(line, len, 0, NULL);
-	const json_t *array = json_object_get(object, "refusals");
+	const json_t *array = json_object_get(object, key);
+	char *rows = json_is_array(array) ? array_create(array, row_bytes, out_count) : NULL;
+
+	*out_rc = rows != NULL ? 0 : json_is_array(array) ? -ENOMEM : -EINVAL;
+	for (unsigned i = 0; rows != NULL && i < *out_count; i++)
+		read(json_array_get(array, i), rows + i * row_bytes);
+	json_decref(object);
+	return rows;
+}
+
+static void refusal_read(const json_t *element, void *out)
+{
+	struct door_refusal *row = out;
+
+	TEXT(element, "peer", row->peer);
+	TEXT(element, "binding", row->binding);
+	TEXT(element, "reason", row->reason);
+	TEXT(element, "connector", row->connector);
+	TEXT(element, "partner", row->partner);
+	row->count = number(element, "count");
+	row->last_ms = number(element, "last_ms");
+}
+
+int door_refusals_create(const char *line, size_t len, struct door_refusals *out)
+{
+	int rc;
 
 	*out = (struct door_refusals){0};
-	if (!json_is_array(array)) {
-		json_decref(object);
-		return -EINVAL;
-	}
-	out->rows = array_create(array, sizeof(*out->rows), &out->count);
-	for (unsigned i = 0; out->rows != NULL && i < out->count; i++) {
-		const json_t *element = json_array_get(array, i);
-		struct door_refusal *row = &out->rows[i];
-
-		TEXT(element, "peer", row->peer);
-		TEXT(element, "binding", row->binding);
-		TEXT(element, "reason", row->reason);
-		TEXT(element, "connector", row->connector);
-		TEXT(element, "partner", row->partner);
-		row->count = number(element, "count");
-		row->last_ms = number(element, "last_ms");
-	}
-	json_decref(object);
-	return out->rows == NULL ? -ENOMEM : 0;
+	out->rows = answer_create_rows(
+		line, len, "refusals", sizeof(*out->rows), refusal_read, &out->count, &rc);
+	return rc;
 }
 
 void door_refusals_destroy(struct door_refusals *refusals)
@@ -261,31 +272,27 @@ void door_refusals_destroy(struct door_refusals *refusals)
 	*refusals = (struct door_refusals){0};
 }
 
+static void answer_read(const json_t *element, void *out)
+{
+	struct door_answer *row = out;
+
+	TEXT(element, "binding", row->binding);
+	TEXT(element, "connector", row->connector);
+	TEXT(element, "partner", row->partner);
+	TEXT(element, "prefix", row->prefix);
+	row->is_served = is_true(element, "served");
+	row->is_excluded = is_true(element, "excluded");
+	row->is_balancer = is_true(element, "balancer");
+}
+
 int door_answers_create(const char *line, size_t len, struct door_answers *out)
 {
-	json_t *object = line == NULL ? NULL : json_loadb(line, len, 0, NULL);
-	const json_t *array = json_object_get(object, "bindings");
+	int rc;
 
 	*out = (struct door_answers){0};
-	if (!json_is_array(array)) {
-		json_decref(object);
-		return -EINVAL;
-	}
-	out->rows = array_create(array, sizeof(*out->rows), &out->count);
-	for (unsigned i = 0; out->rows != NULL && i < out->count; i++) {
-		const json_t *element = json_array_get(array, i);
-		struct door_answer *row = &out->rows[i];
-
-		TEXT(element, "binding", row->binding);
-		TEXT(element, "connector", row->connector);
-		TEXT(element, "partner", row->partner);
-		TEXT(element, "prefix", row->prefix);
-		row->is_served = is_true(element, "served");
-		row->is_excluded = is_true(element, "excluded");
-		row->is_balancer = is_true(element, "balancer");
-	}
-	json_decref(object);
-	return out->rows == NULL ? -ENOMEM : 0;
+	out->rows = answer_create_rows(
+		line, len, "bindings", sizeof(*out->rows), answer_read, &out->count, &rc);
+	return rc;
 }
 
 void door_answers_destroy(struct door_answers *answers)

@@ -146,48 +146,10 @@ static void daemon_read_log(struct daemon *daemon)
 		(void)close(fd);
 }
 
-static bool daemon_line_has(const char *line, const char *words)
-{
-	char copy[512];
-	char *rest = copy;
-	const char *word;
-
-	(void)snprintf(copy, sizeof(copy), "%s", words);
-	while ((word = strsep(&rest, " ")) != NULL) {
-		const char *at = line;
-
-		while ((at = strstr(at, word)) != NULL && at > line && at[-1] != ' ')
-			at++;
-		if (at == NULL)
-			return false;
-	}
-	return true;
-}
-
-/* The last line that fits goes to last. */
-static unsigned daemon_scan(struct daemon *daemon, const char *words, char *last, size_t bytes)
-{
-	const char *at = daemon->log.len == 0 ? "" : daemon->log.data + daemon->mark;
-	unsigned count = 0;
-	const char *end;
-
-	for (; (end = strchr(at, '\n')) != NULL; at = end + 1) {
-		char line[8192];
-
-		(void)snprintf(line, sizeof(line), "%.*s", (int)(end - at), at);
-		if (!daemon_line_has(line, words))
-			continue;
-		count++;
-		if (last != NULL)
-			(void)snprintf(last, bytes, "%s", line);
-	}
-	return count;
-}
-
 unsigned daemon_count(struct daemon *daemon, const char *words)
 {
 	daemon_read_log(daemon);
-	return daemon_scan(daemon, words, NULL, 0);
+	return text_count_lines(&daemon->log, daemon->mark, words, NULL, 0);
 }
 
 void daemon_mark(struct daemon *daemon)
@@ -214,7 +176,7 @@ const char *daemon_await(struct daemon *daemon, unsigned count, const char *word
 
 	for (;;) {
 		daemon_read_log(daemon);
-		found = daemon_scan(daemon, words, line, sizeof(line));
+		found = text_count_lines(&daemon->log, daemon->mark, words, line, sizeof(line));
 		if (found >= count)
 			return line;
 		case_check(!daemon_has_ended(daemon, &status),

@@ -41,53 +41,12 @@ static void *relay_read_log(void *arg)
 	return NULL;
 }
 
-static bool relay_line_has(const char *line, const char *words)
-{
-	char copy[512];
-	char *rest = copy;
-	const char *word;
-
-	(void)snprintf(copy, sizeof(copy), "%s", words);
-	while ((word = strsep(&rest, " ")) != NULL) {
-		const char *at = line;
-		size_t len = strlen(word);
-
-		/* A word begins behind a blank; it may be the start of a longer value. */
-		while ((at = strstr(at, word)) != NULL && at > line && at[-1] != ' ')
-			at++;
-		if (at == NULL ||
-			(strncmp(word, "event=", 6) == 0 && at[len] != ' ' && at[len] != '\0'))
-			return false;
-	}
-	return true;
-}
-
-/* Counts under the lock; the last line that fits goes to last. */
-static unsigned relay_scan_log(const char *words, char *last, size_t last_bytes)
-{
-	const char *at = relay_log.len == 0 ? "" : relay_log.data;
-	unsigned count = 0;
-	const char *end;
-
-	for (; (end = strchr(at, '\n')) != NULL; at = end + 1) {
-		char line[4200];
-
-		(void)snprintf(line, sizeof(line), "%.*s", (int)(end - at), at);
-		if (!relay_line_has(line, words))
-			continue;
-		count++;
-		if (last != NULL)
-			(void)snprintf(last, last_bytes, "%s", line);
-	}
-	return count;
-}
-
 unsigned relay_count_log(const char *words)
 {
 	unsigned count;
 
 	(void)pthread_mutex_lock(&relay_lock);
-	count = relay_scan_log(words, NULL, 0);
+	count = text_count_lines(&relay_log, 0, words, NULL, 0);
 	(void)pthread_mutex_unlock(&relay_lock);
 	return count;
 }
@@ -103,7 +62,7 @@ const char *relay_await_log(unsigned count, const char *words)
 		bool ended;
 
 		(void)pthread_mutex_lock(&relay_lock);
-		found = relay_scan_log(words, line, sizeof(line));
+		found = text_count_lines(&relay_log, 0, words, line, sizeof(line));
 		ended = relay_log_ended;
 		if (found < count && !ended) {
 			(void)clock_gettime(CLOCK_REALTIME, &wake);

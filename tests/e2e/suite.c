@@ -116,6 +116,46 @@ void text_free(struct text *text)
 	*text = (struct text){0};
 }
 
+static bool line_has(const char *line, const char *words)
+{
+	char copy[512];
+	char *rest = copy;
+	const char *word;
+
+	(void)snprintf(copy, sizeof(copy), "%s", words);
+	while ((word = strsep(&rest, " ")) != NULL) {
+		const char *at = line;
+		size_t len = strlen(word);
+
+		while ((at = strstr(at, word)) != NULL && at > line && at[-1] != ' ')
+			at++;
+		if (at == NULL ||
+			(strncmp(word, "event=", 6) == 0 && at[len] != ' ' && at[len] != '\0'))
+			return false;
+	}
+	return true;
+}
+
+unsigned text_count_lines(
+	const struct text *text, size_t from, const char *words, char *last, size_t last_bytes)
+{
+	const char *at = text->len == 0 ? "" : text->data + from;
+	unsigned count = 0;
+	const char *end;
+
+	for (; (end = strchr(at, '\n')) != NULL; at = end + 1) {
+		char line[8192];
+
+		(void)snprintf(line, sizeof(line), "%.*s", (int)(end - at), at);
+		if (!line_has(line, words))
+			continue;
+		count++;
+		if (last != NULL)
+			(void)snprintf(last, last_bytes, "%s", line);
+	}
+	return count;
+}
+
 size_t text_difference(const struct text *a, const struct text *b)
 {
 	size_t at = 0;

@@ -58,6 +58,14 @@ void text_drop(struct text *text, size_t len);
 void text_clear(struct text *text);
 void text_free(struct text *text);
 
+/*
+ * How many lines of a log, from that byte on, have all the words: each begins behind a blank and
+ * may be the start of a longer value, but an event is whole. The last such line goes to last, which
+ * may be NULL.
+ */
+unsigned text_count_lines(
+	const struct text *text, size_t from, const char *words, char *last, size_t last_bytes);
+
 /* Where the first difference is. */
 size_t text_difference(const struct text *a, const struct text *b);
 
