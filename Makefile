@@ -36,7 +36,7 @@ LDHARDEN_fuzz := -fsanitize=address,undefined
 DEFINES := -I. -D_GNU_SOURCE -DPOSTERN_VERSION='"$(VERSION)"'
 ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS) $(HARDEN_$(VARIANT)) $(DEFINES) $(CPPFLAGS) -pthread
 ALL_LDFLAGS = $(LDHARDEN_$(VARIANT)) -pthread $(LDFLAGS)
-LIBS := -lssl -lcrypto -luring -lconfuse -lidn2 -lunbound -ljansson -lbpf -lcap-ng
+LIBS := -lssl -lcrypto -luring -lconfuse -lidn2 -lunbound -ljansson -lbpf -lcap-ng -lisal
 
 CORE_SRC := $(wildcard relay/base/*.c policy/*.c bpf/loader*.c relay/pki/*.c relay/net/*.c relay/smtp/*.c relay/mail/*.c) \
 	$(filter-out relay/main.c,$(wildcard relay/*.c))
@@ -47,6 +47,7 @@ UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 TOOL_SRC := $(wildcard tests/tools/*.c)
 E2E_SRC := $(wildcard tests/e2e/*.c)
 DOOR_SRC := $(wildcard tests/door/*.c)
+CRASH_SRC := $(wildcard tests/crash/*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/fuzz/%)
 BENCH_SRC := $(wildcard bench/*.c bench/common/*.c)
@@ -56,6 +57,7 @@ mains = $(if $(1),$(shell grep -lw '^int main' $(1)))
 parts = $(patsubst %.c,$(B)/%.o,$(filter-out $(call mains,$(1)),$(1)))
 TOOL_BIN := $(patsubst tests/tools/%.c,$(B)/tools/%,$(call mains,$(TOOL_SRC)))
 DOOR_BIN := $(patsubst tests/door/%.c,$(B)/door/%,$(call mains,$(DOOR_SRC)))
+CRASH_BIN := $(patsubst tests/crash/%.c,$(B)/crash/%,$(call mains,$(CRASH_SRC)))
 E2E_BIN := $(patsubst tests/e2e/%.c,$(B)/e2e/%,$(call mains,$(E2E_SRC)))
 BENCH_BIN := $(patsubst bench/%.c,$(B)/bench/%,$(call mains,$(BENCH_SRC)))
 
@@ -118,6 +120,9 @@ $(addprefix $(B)/unit/test_,cidr gate_memory ip_list_compare ip_list_import): LI
 $(B)/unit/%: $(B)/tests/unit/%.o $(B)/libpostern.a
 	$(link)
 
+# What belongs to posternctl alone is not in the library.
+$(B)/unit/test_filter $(B)/fuzz/fuzz_filter: $(B)/relay/ctl/filter.o
+
 $(B)/tools/%: $(B)/tests/tools/%.o $(call parts,$(TOOL_SRC)) $(B)/libpostern.a
 	$(link)
 
@@ -126,6 +131,11 @@ $(B)/e2e/%: $(B)/tests/e2e/%.o $(call parts,$(E2E_SRC)) $(B)/libpostern.a
 
 # Of the matrix it has the helpers, but not its relay; bench/door has what is not a case.
 $(B)/door/%: $(B)/tests/door/%.o $(call parts,$(DOOR_SRC)) $(B)/tests/e2e/suite.o $(B)/libpostern.a
+	$(link)
+
+# Nothing of the relay's own, which it judges; but for the spool alone.
+$(B)/crash/spooler: $(B)/libpostern.a
+$(B)/crash/%: $(B)/tests/crash/%.o $(call parts,$(CRASH_SRC))
 	$(link)
 
 $(B)/bench/door: $(call parts,$(filter-out tests/door/case_%,$(DOOR_SRC))) $(B)/tests/e2e/suite.o
@@ -144,15 +154,16 @@ $(B)/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(B)/libpostern.a
 	$(link)
 endif
 
-.PHONY: tools unit-bins e2e-bins door-bins bench-bins fuzz-bins test-bins
+.PHONY: tools unit-bins e2e-bins door-bins crash-bins bench-bins fuzz-bins test-bins
 tools: $(TOOL_BIN) ## build the test servers and clients
 unit-bins: $(UNIT_BIN)
 e2e-bins: $(E2E_BIN)
 door-bins: $(DOOR_BIN)
+crash-bins: $(CRASH_BIN)
 bench-bins: $(BENCH_BIN)
 fuzz-bins: $(FUZZ_BIN)
 test-bins: all bench-bins $(UNIT_BIN) $(TOOL_BIN) $(FUZZ_BIN)
-tools unit-bins e2e-bins door-bins bench-bins fuzz-bins test-bins:
+tools unit-bins e2e-bins door-bins crash-bins bench-bins fuzz-bins test-bins:
 	@: # so that make need not say that there was nothing to do
 
 .PRECIOUS: $(B)/%.o
@@ -162,10 +173,10 @@ tools unit-bins e2e-bins door-bins bench-bins fuzz-bins test-bins:
 # ---- what must be installed: Debian 12 or 13
 
 DEPS_BUILD := build-essential pkg-config liburing-dev libssl-dev libbpf-dev libconfuse-dev \
-	libidn2-dev libunbound-dev libjansson-dev libcap-ng-dev clang bpftool
+	libidn2-dev libunbound-dev libjansson-dev libcap-ng-dev libisal-dev clang bpftool
 DEPS_TEST := libcmocka-dev openssl swaks libnet-ssleay-perl curl python3 python3-pytest mandoc \
 	shellcheck qemu-system-x86 busybox-static cpio kmod zstd xz-utils tcpdump iproute2 strace \
-	valgrind procps util-linux perl-base dnsmasq-base haproxy \
+	valgrind procps util-linux perl-base dnsmasq-base haproxy python3-aiosmtpd e2fsprogs \
 	$(if $(filter x86_64,$(shell uname -m)),user-mode-linux)
 DEPS_LINT := clang clang-tidy clang-format libclang-rt-dev cppcheck shellcheck mandoc
 
@@ -198,14 +209,14 @@ deps-lint: deps-build ## install what lint, format and fuzz need
 # this make was told otherwise.
 BUILD = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: demo test unit test-qemu asan tsan valgrind
+.PHONY: demo test unit test-qemu test-crash test-power asan tsan valgrind
 demo: deps-test ## two organisations, mutual TLS, real mail both ways; ends by itself
 	$(Q)$(BUILD) all tools
 	$(Q)tests/demo.sh
 
 test: deps-test ## build and run every test; the last line counts them
 	$(Q)$(BUILD) test-bins
-	$(Q)$(BUILD) VARIANT=release e2e-bins door-bins
+	$(Q)$(BUILD) VARIANT=release e2e-bins door-bins crash-bins
 	$(Q)VARIANT=$(VARIANT) tests/run.sh
 
 unit: deps-test ## the unit tests only
@@ -214,8 +225,19 @@ unit: deps-test ## the unit tests only
 
 test-qemu: deps-test ## kernel TLS on Debian 13's own kernel, in QEMU
 	$(Q)$(BUILD) test-bins
-	$(Q)$(BUILD) VARIANT=release e2e-bins door-bins
+	$(Q)$(BUILD) VARIANT=release e2e-bins door-bins crash-bins
 	$(Q)VARIANT=$(VARIANT) tests/run.sh qemu
+
+test-crash: deps-test ## kill the relay 1 000 times under load, and count its mail
+	$(Q)$(BUILD) all
+	$(Q)$(BUILD) VARIANT=release crash-bins
+	$(Q)build/release/crash/crash --self-test
+	$(Q)build/release/crash/crash --postern $(CURDIR)/$(B)/postern --rounds 1000
+
+POWER_ROUNDS ?= 1000
+test-power: deps-test ## cut the power of a machine POWER_ROUNDS=1000 times, and count its mail
+	$(Q)$(BUILD) all crash-bins
+	$(Q)tests/crash/power.sh --rounds $(POWER_ROUNDS)
 
 asan tsan: ## the tests under AddressSanitizer and UBSan, or ThreadSanitizer
 	$(Q)$(BUILD) VARIANT=$@ test
@@ -226,7 +248,7 @@ valgrind: deps-test ## the unit tests, and 10 000 sessions, under valgrind
 	$(Q)VARIANT=$@ WRAP="valgrind -q --leak-check=full --error-exitcode=1" tests/run.sh unit
 	$(Q)VARIANT=$@ tests/valgrind.sh 10000
 
-.PHONY: fuzz bench bench-idle bench-door bench-icount
+.PHONY: fuzz bench bench-idle bench-queue bench-door bench-commit bench-icount
 fuzz: deps-lint ## libFuzzer on every parser, FUZZ_SECONDS=30 each
 	$(Q)$(BUILD) VARIANT=fuzz fuzz-bins
 	$(Q)FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.sh
@@ -239,9 +261,17 @@ bench-idle: deps-test ## memory of 10 000 idle sessions
 	$(Q)$(BUILD) all tools bench-bins
 	$(Q)bench/idle.sh
 
+bench-queue: deps-test ## a million messages for a next hop that is away
+	$(Q)$(BUILD) all bench-bins
+	$(Q)bench/queue.sh
+
 bench-door: deps-test ## tries, refusals and changes at the door (root)
 	$(Q)$(BUILD) all bench-bins
 	$(Q)bench/door.sh
+
+bench-commit: deps-test ## messages on stable storage, by the spool, by Postfix and as is usual
+	$(Q)$(BUILD) all bench-bins
+	$(Q)bench/commit.sh
 
 bench-icount: deps-test ## kernel against userspace records, in instructions (QEMU)
 	$(Q)$(BUILD) all bench-bins

@@ -40,6 +40,11 @@ static inline void list_append(struct link *head, struct link *link)
 	head->prev = link;
 }
 
+static inline void list_prepend(struct link *head, struct link *link)
+{
+	list_append(head->next, link);
+}
+
 static inline void link_remove(struct link *link)
 {
 	link->prev->next = link->next;
@@ -57,6 +62,18 @@ static inline struct link *list_take(struct link *head)
 	/* The analyser does not see that what was taken off is in no list any more. */
 	link_remove(first); /* NOLINT(clang-analyzer-unix.Malloc) */
 	return first;
+}
+
+/* Appends all members of from, which is empty then. */
+static inline void list_move(struct link *head, struct link *from)
+{
+	if (list_is_empty(from))
+		return;
+	from->next->prev = head->prev;
+	from->prev->next = head;
+	head->prev->next = from->next;
+	head->prev = from->prev;
+	link_init(from);
 }
 
 /* Visits each link; the visited one may be removed meanwhile. */

@@ -66,6 +66,32 @@
 	X(tls_downgraded)           /* sessions begun again in clear after a failed handshake */ \
 	X(dns_queries)              /* questions asked of the name servers, or of their cache */ \
 	X(dns_failed)               /* domains whose servers could not be looked up */           \
+	X(queue_accepted)           /* messages that the spool took from clients */              \
+	X(queue_bytes)              /* their bodies */                                           \
+	X(queue_refused)            /* MAIL or messages refused: no room, or back pressure */    \
+	X(queue_tarpitted)          /* MAIL held back under back pressure */                     \
+	X(queue_through)            /* messages that went straight through, uncommitted */       \
+	X(queue_through_kept)       /* that were to, and the spool took them after all */        \
+	X(queue_through_doubtful)   /* of these: the next hop may have them, too */              \
+	X(queue_attempts)           /* deliveries begun from the queue */                        \
+	X(queue_sent)               /* recipients that next hops took from the queue */          \
+	X(queue_failed)             /* recipients given up for a reply of 5xx */                 \
+	X(queue_expired)            /* recipients given up for their age */                      \
+	X(queue_deferred)           /* attempts after which recipients wait on */                \
+	X(queue_retries)            /* times that a queue came into Retry */                     \
+	X(queue_removed)            /* messages removed by an administrator */                   \
+	X(notices_failed)           /* notices of failure made */                                \
+	X(notices_delayed)          /* of delay */                                               \
+	X(notices_success)          /* of success, or that a message was relayed */              \
+	X(notices_unmade)           /* that could not be made then */                            \
+	X(spool_writes)             /* writes to the spool, each of one batch */                 \
+	X(spool_flushes)            /* of these, with a flush */                                 \
+	X(spool_records)            /* records in them */                                        \
+	X(spool_bytes)              /* bytes written, padding included */                        \
+	X(spool_errors)             /* writes, flushes and reads of the spool that failed */     \
+	X(spool_moved)              /* messages moved to the end of the log */                   \
+	X(spool_torn)               /* torn ends found by a replay: never acknowledged */        \
+	X(spool_corrupt)            /* records found damaged, by a replay or later */            \
 	X(ktls_rx)                  /* directions handed to the kernel: receive */               \
 	X(ktls_tx)                  /* and send */                                               \
 	X(ktls_failed)              /* hand-offs that the kernel refused: stayed in userspace */ \
@@ -85,7 +111,8 @@
 	X(copied_bytes)     /* message bytes copied by us, cipher work not counted */            \
 	X(buffers_starved)  /* receives that had to wait for a buffer */                         \
 	X(log_dropped)      /* log lines lost because the reader of stderr is slow */            \
-	X(protolog_dropped) /* rows of the protocol log lost: its disk is slow or full */
+	X(protolog_dropped) /* rows of the protocol log lost: its disk is slow or full */        \
+	X(track_dropped)    /* rows of the message tracking log lost likewise */
 
 /* Of these not the sum counts, but the largest. */
 /* clang-format off */

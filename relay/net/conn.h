@@ -205,6 +205,13 @@ static inline void conn_release(struct conn *conn)
 	conn->is_corked = false;
 }
 
+/* The end of conn_hold() where what was gathered is not to be sent at all. */
+static inline void conn_drop_held(struct conn *conn)
+{
+	iobuf_put(&conn->net->bufs, &conn->out);
+	conn_release(conn);
+}
+
 /* The same at once: for bulk, where the room is needed for more. */
 void conn_flush_now(struct conn *conn);
 

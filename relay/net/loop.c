@@ -481,6 +481,33 @@ void loop_read(struct loop *loop, struct op *op, int fd, void *data, size_t byte
 	io_uring_sqe_set_data(sqe, op);
 }
 
+void loop_write_at(struct loop *loop, struct op *op, int fd, const void *data, size_t bytes,
+	uint64_t offset, int flags)
+{
+	struct io_uring_sqe *sqe = loop_begin(loop, op);
+
+	io_uring_prep_write(sqe, fd, data, (unsigned)bytes, offset);
+	sqe->rw_flags = flags;
+	io_uring_sqe_set_data(sqe, op);
+}
+
+void loop_read_at(
+	struct loop *loop, struct op *op, int fd, void *data, size_t bytes, uint64_t offset)
+{
+	struct io_uring_sqe *sqe = loop_begin(loop, op);
+
+	io_uring_prep_read(sqe, fd, data, (unsigned)bytes, offset);
+	io_uring_sqe_set_data(sqe, op);
+}
+
+void loop_sync(struct loop *loop, struct op *op, int fd)
+{
+	struct io_uring_sqe *sqe = loop_begin(loop, op);
+
+	io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+	io_uring_sqe_set_data(sqe, op);
+}
+
 void loop_poll(struct loop *loop, struct op *op, int fd, unsigned mask)
 {
 	struct io_uring_sqe *sqe = loop_begin(loop, op);

@@ -121,6 +121,17 @@ void loop_recvmsg_provided(struct loop *loop, struct op *op, int fd, struct msgh
 void loop_send(struct loop *loop, struct op *op, int fd, const void *data, size_t bytes);
 void loop_write(struct loop *loop, struct op *op, int fd, const void *data, size_t bytes);
 void loop_read(struct loop *loop, struct op *op, int fd, void *data, size_t bytes);
+/*
+ * At a place of a file, for descriptors that know places. flags are those of pwritev2(2):
+ * RWF_DSYNC, or 0. A short result is the caller's to go on with.
+ */
+void loop_write_at(struct loop *loop, struct op *op, int fd, const void *data, size_t bytes,
+	uint64_t offset, int flags);
+void loop_read_at(
+	struct loop *loop, struct op *op, int fd, void *data, size_t bytes, uint64_t offset);
+/* fdatasync(2). */
+void loop_sync(struct loop *loop, struct op *op, int fd);
+
 /* Completes once, when one of the poll(2) events of mask is there. */
 void loop_poll(struct loop *loop, struct op *op, int fd, unsigned mask);
 

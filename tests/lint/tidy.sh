@@ -6,7 +6,7 @@
 #   - includes are written from the root, and go only to the left along
 #       relay/base <- policy <- relay/pki <- relay/net <- relay/smtp <- relay/mail <- relay/*.c
 #     tests/ and bench/ may include anything, and nothing includes them
-#   - liburing, OpenSSL, libconfuse, libbpf are each included by the files that wrap them only
+#   - liburing, OpenSSL, libconfuse, libbpf, ISA-L are each included by the files that wrap them only
 #   - no strcpy strcat sprintf vsprintf strtok atoi atol gets alloca; memory is allocated while
 #     starting, that is in policy/ and in functions named _create (foo_create, foo_create_bars)
 #   - no // comment, and no bare TODO or FIXME: TODO(#12) names an issue
@@ -134,6 +134,7 @@ rules='
 		library("libbpf", "bpf\/", "^bpf/(loader[a-z_]*\\.[ch]|.*\\.bpf\\.c|parse\\.h|maps\\.h)$")
 		library("jansson", "jansson", "^(policy/ip_list_json|relay/control[a-z_]*|relay/ctl/control[a-z_]*)\\.c$")
 		library("libcap-ng", "cap-ng", "^relay/privilege\\.c$")
+		library("ISA-L", "isa-l", "^relay/base/crc32c\\.c$")
 		library("cmocka", "cmocka", "^tests/")
 	}
 
