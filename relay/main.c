@@ -251,9 +251,9 @@ static struct crl_options relay_crl_options(struct relay *relay, const struct po
 		.owner = relay};
 }
 
-static struct protolog_options relay_protolog_options(const struct policy *policy)
+static struct logset_options relay_protolog_options(const struct policy *policy)
 {
-	return (struct protolog_options){.folder = policy->protocol_log_folder,
+	return (struct logset_options){.folder = policy->protocol_log_folder,
 		.max_file_bytes = policy->protocol_log_max_file_bytes,
 		.max_directory_bytes = policy->protocol_log_max_directory_bytes,
 		.max_age_ms = policy->protocol_log_max_age_ms};
@@ -368,7 +368,7 @@ static const char *relay_on_world(void *owner, struct world *world)
 {
 	struct relay *relay = owner;
 	struct crl_options crl = relay_crl_options(relay, world->policy);
-	struct protolog_options protolog = relay_protolog_options(world->policy);
+	struct logset_options protolog = relay_protolog_options(world->policy);
 	int rc = atomic_load(&relay->is_draining) ? -ESHUTDOWN : 0;
 
 	if (rc == 0)
@@ -422,7 +422,7 @@ static int relay_start_helpers(struct relay *relay, const char *file)
 	static const struct keeper_events events = {.ids = relay_ids, .on_world = relay_on_world};
 	const struct policy *policy = relay->world->policy;
 	const struct crl_options crl = relay_crl_options(relay, policy);
-	const struct protolog_options protolog = relay_protolog_options(policy);
+	const struct logset_options protolog = relay_protolog_options(policy);
 	int rc = crl_start(&crl);
 
 	if (rc == 0)

@@ -18,29 +18,20 @@
  * the buffer full are dropped and counted (protolog_dropped).
  */
 
-#include "relay/base/assert.h"
-#include "relay/base/span.h"
-#include <time.h>
+#include "relay/base/logset.h"
 
 enum protolog_set { PROTOLOG_RECEIVE, PROTOLOG_SEND };
-
-struct protolog_options {
-	const char *folder; /* NULL: no log is kept; rows are nothing */
-	uint64_t max_file_bytes;
-	uint64_t max_directory_bytes; /* of each set */
-	uint64_t max_age_ms;
-};
 
 /*
  * Starts the thread; makes the folder. workers: how many buffers. -errno if there is no memory or
  * no thread. A folder that cannot be written is an error event, is tried again each minute,
  * and keeps no mail from passing: buffers fill, and then rows are dropped.
  */
-NODISCARD int protolog_start(const struct protolog_options *options, unsigned workers);
+NODISCARD int protolog_start(const struct logset_options *options, unsigned workers);
 /* Writes out what is there and ends the thread. */
 void protolog_stop(void);
 /* After a reload: other folder or limits. */
-void protolog_configure(const struct protolog_options *options);
+void protolog_configure(const struct logset_options *options);
 
 /* This thread appends to that worker's buffer from now on. */
 void protolog_attach(unsigned worker);
@@ -67,6 +58,3 @@ void protolog_sent(struct protolog *log, struct span wire);
 /* "*". context may be NULL. */
 void protolog_note(struct protolog *log, const char *context, const char *format, ...)
 	PRINTF_LIKE(3, 4);
-
-/* The time of rows and files; a test may put another one here before protolog_start(). */
-extern void (*protolog_clock)(struct timespec *now);

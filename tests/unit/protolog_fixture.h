@@ -26,7 +26,9 @@
 
 /* 2026-11-21T22:46:05Z */
 #define NOW 1795301165
+#ifndef COLUMNS /* the tracking log has more */
 #define COLUMNS 9
+#endif
 #define TEXT_BYTES 4194304
 
 static struct stats counters;
@@ -68,7 +70,7 @@ static inline int protolog_setup(void **state)
 	(void)state;
 	counters = (struct stats){0};
 	stats_mine = &counters;
-	protolog_clock = clock_fake;
+	logset_clock = clock_fake;
 	clock_set(NOW);
 	if (mkdtemp(folder) == NULL)
 		return -1;
@@ -89,7 +91,7 @@ static inline int protolog_teardown(void **state)
 static inline void start(
 	uint64_t max_file, uint64_t max_directory, uint64_t max_age_ms, unsigned workers)
 {
-	struct protolog_options options = {place, max_file, max_directory, max_age_ms};
+	struct logset_options options = {place, max_file, max_directory, max_age_ms};
 
 	assert_int_equal(protolog_start(&options, workers), 0);
 	protolog_attach(0);

@@ -217,7 +217,7 @@ static void test_row_38_folder_in_trouble(void **state)
 /* A reload: another folder, then none. */
 static void test_row_49_protocol_log_folder(void **state)
 {
-	struct protolog_options options = {place, 10485760, 262144000, 2592000000};
+	struct logset_options options = {place, 10485760, 262144000, 2592000000};
 	struct protolog log = session_log(PROTOLOG_RECEIVE);
 	char *at;
 
