@@ -53,6 +53,7 @@ static void check_certificate(
 static void check_transport(struct config *config, unsigned s, const struct policy *policy)
 {
 	check_door(config, s);
+	check_queue(config, s);
 	if (policy->user != NULL && getpwnam(policy->user) == NULL)
 		config_mistake(config, config_line(config, s, "user"),
 			"user is \"%s\", which this machine does not know, expected a user name",

@@ -26,6 +26,12 @@ void check_door(struct config *config, unsigned s);
 void check_remote_partners(
 	struct config *config, unsigned s, const struct receive_connector *connector);
 
+/* The spool, the queues and the message tracking log; check_queue.c. s: the section transport. */
+void check_queue(struct config *config, unsigned s);
+
+/* There is a spool-folder; or a wrong one, which has its message. */
+bool check_is_queue_possible(const struct config *config);
+
 /* Between connectors: shared bindings, and mail to ourselves; check_binding.c. */
 void check_bindings(struct config *config);
 void check_loops(struct config *config);

@@ -129,6 +129,26 @@ static void check_receive_rights(
 			connector->name);
 }
 
+/* What deliver = queue needs, and what only means something with it. */
+static void check_receive_queue(
+	struct config *config, unsigned s, const struct receive_connector *connector)
+{
+	if (connector->deliver == DELIVER_QUEUE && !check_is_queue_possible(config))
+		config_mistake(config, config_line(config, s, "deliver"),
+			"deliver = queue has nowhere to keep messages, expected spool-folder = "
+			"FOLDER in transport, or deliver = proxy");
+	if (connector->deliver != DELIVER_QUEUE && check_is_set(config, s, "durability") &&
+		check_is_sound(config, s, "durability") && check_is_sound(config, s, "deliver"))
+		config_mistake(config, config_line(config, s, "durability"),
+			"durability with deliver = proxy, which stores nothing, expected deliver = "
+			"queue");
+	if (connector->deliver != DELIVER_QUEUE && connector->cut_through &&
+		check_is_sound(config, s, "deliver"))
+		config_mistake(config, config_line(config, s, "cut-through"),
+			"cut-through with deliver = proxy, which has no queue to fall back to, "
+			"expected deliver = queue");
+}
+
 /* Where its mail goes. */
 static void check_receive_delivery(
 	struct config *config, unsigned s, const struct receive_connector *connector)
@@ -136,7 +156,8 @@ static void check_receive_delivery(
 	const struct policy *policy = &config->owner->policy;
 	const struct send_connector *to = connector->send_connector;
 
-	if (!connector->enabled || connector->deliver != DELIVER_PROXY)
+	check_receive_queue(config, s, connector);
+	if (!connector->enabled)
 		return;
 	if (to != NULL && !to->enabled)
 		config_mistake(config, config_line(config, s, "send-connector"),
@@ -149,9 +170,9 @@ static void check_receive_delivery(
 			policy->send_connectors[i].address_space_count > 0)
 			return;
 	config_mistake(config, config_line(config, s, "deliver"),
-		"receive-connector \"%s\" delivers by proxy to nobody, expected send-connector = "
+		"receive-connector \"%s\" delivers by %s to nobody, expected send-connector = "
 		"NAME, or a send-connector with address-spaces",
-		connector->name);
+		connector->name, connector->deliver == DELIVER_QUEUE ? "queue" : "proxy");
 }
 
 void check_receive(struct config *config, unsigned s, struct receive_connector *connector)

@@ -18,6 +18,7 @@
 #define LIMITS(low, high) .min = (low), .max = (high)
 
 #define KB ((uint64_t)1024)
+#define MB ((uint64_t)1024 * 1024)
 #define GB ((uint64_t)1024 * 1024 * 1024)
 #define TB (1024 * GB)
 #define SECOND ((uint64_t)1000)
@@ -53,7 +54,16 @@ static const char *const newline_words[] = {
 	[NEWLINE_ALLOW] = "allow",
 	NULL,
 };
-static const char *const deliver_words[] = {[DELIVER_PROXY] = "proxy", NULL};
+static const char *const deliver_words[] = {
+	[DELIVER_PROXY] = "proxy",
+	[DELIVER_QUEUE] = "queue",
+	NULL,
+};
+static const char *const durability_words[] = {
+	[DURABILITY_DURABLE] = "durable",
+	[DURABILITY_RELAXED] = "relaxed",
+	NULL,
+};
 static const char *const tls_auth_words[] = {
 	[TLS_AUTH_NONE] = "none",
 	[TLS_AUTH_OPPORTUNISTIC] = "opportunistic",
@@ -177,6 +187,57 @@ static const struct keyword transport_rows[] = {
 		FIELD(struct policy, protocol_log_max_directory_bytes), LIMITS(4 * KB, TB)},
 	{KEY("protocol-log-max-age", TYPE_TIME, "30d"),
 		FIELD(struct policy, protocol_log_max_age_ms), LIMITS(HOUR, 3650 * DAY)},
+	/* Times down to a second, so that tests need not wait. */
+	{KEY("spool-folder", TYPE_FOLDER, NULL), FIELD(struct policy, queue.spool_folder),
+		.may_be_made = true},
+	{KEY("spool-segment-size", TYPE_SIZE, "64MB"),
+		FIELD(struct policy, queue.spool_segment_bytes), LIMITS(4 * MB, GB)},
+	{KEY("spool-max-size", TYPE_SIZE, "16GB"), FIELD(struct policy, queue.spool_max_bytes),
+		LIMITS(16 * MB, 16 * TB)},
+	{KEY("queue-max-messages", TYPE_COUNT, "100000"), FIELD(struct policy, queue.max_messages),
+		LIMITS(1, 16 * MB)},
+	{KEY("queue-glitch-retry-count", TYPE_COUNT, "4"),
+		FIELD(struct policy, queue.glitch_retry_count), LIMITS(0, 15)},
+	{KEY("queue-glitch-retry-interval", TYPE_TIME, "1m"),
+		FIELD(struct policy, queue.glitch_retry_ms), LIMITS(SECOND, DAY)},
+	{KEY("transient-failure-retry-count", TYPE_COUNT, "6"),
+		FIELD(struct policy, queue.transient_retry_count), LIMITS(0, 15)},
+	{KEY("transient-failure-retry-interval", TYPE_TIME, "10m"),
+		FIELD(struct policy, queue.transient_retry_ms), LIMITS(SECOND, DAY)},
+	{KEY("outbound-connection-failure-retry-interval", TYPE_TIME, "30m"),
+		FIELD(struct policy, queue.steady_retry_ms), LIMITS(SECOND, 20 * DAY)},
+	{KEY("message-retry-interval", TYPE_TIME, "15m"),
+		FIELD(struct policy, queue.message_retry_ms), LIMITS(SECOND, DAY)},
+	{KEY("delay-notification-timeout", TYPE_TIME, "4h"),
+		FIELD(struct policy, queue.delay_notification_ms), LIMITS(0, 30 * DAY)},
+	{KEY("message-expiration-timeout", TYPE_TIME, "2d"),
+		FIELD(struct policy, queue.expiration_ms), LIMITS(5 * SECOND, 90 * DAY)},
+	{KEY("max-idle-time-before-resubmit", TYPE_TIME, "12h"),
+		FIELD(struct policy, queue.idle_before_resubmit_ms), LIMITS(SECOND, 30 * DAY)},
+	{KEY("queue-max-idle-time", TYPE_TIME, "3m"), FIELD(struct policy, queue.queue_idle_ms),
+		LIMITS(SECOND, HOUR)},
+	{KEY("postmaster-address", TYPE_TEXT, NULL), FIELD(struct policy, queue.postmaster),
+		LIMITS(3, 320)},
+	{KEY("max-notice-original-size", TYPE_SIZE, "10MB"),
+		FIELD(struct policy, queue.notice_original_bytes), LIMITS(0, 2 * GB)},
+	{KEY("back-pressure-medium", TYPE_COUNT, "89"), FIELD(struct policy, queue.pressure_medium),
+		LIMITS(1, 99)},
+	{KEY("back-pressure-high", TYPE_COUNT, "99"), FIELD(struct policy, queue.pressure_high),
+		LIMITS(1, 100)},
+	{KEY("back-pressure-high-end", TYPE_COUNT, "90"),
+		FIELD(struct policy, queue.pressure_high_end), LIMITS(1, 99)},
+	{KEY("back-pressure-medium-end", TYPE_COUNT, "80"),
+		FIELD(struct policy, queue.pressure_medium_end), LIMITS(0, 98)},
+	{KEY("tracking-log-folder", TYPE_FOLDER, NULL),
+		FIELD(struct policy, queue.tracking_log_folder), .may_be_made = true},
+	{KEY("tracking-log-max-file-size", TYPE_SIZE, "10MB"),
+		FIELD(struct policy, queue.tracking_log_max_file_bytes), LIMITS(4 * KB, 4 * GB)},
+	{KEY("tracking-log-max-directory-size", TYPE_SIZE, "1000MB"),
+		FIELD(struct policy, queue.tracking_log_max_directory_bytes), LIMITS(4 * KB, TB)},
+	{KEY("tracking-log-max-age", TYPE_TIME, "30d"),
+		FIELD(struct policy, queue.tracking_log_max_age_ms), LIMITS(HOUR, 3650 * DAY)},
+	{KEY("tracking-log-subject", TYPE_BOOLEAN, "yes"),
+		FIELD(struct policy, queue.tracking_log_subject)},
 };
 
 static const struct keyword certificate_rows[] = {
@@ -224,6 +285,9 @@ static const struct keyword receive_rows[] = {
 		FIELD(struct receive_connector, permanent_tls_refusals)},
 	{KEY("deliver", TYPE_WORD, "proxy"), FIELD(struct receive_connector, deliver),
 		.words = deliver_words},
+	{KEY("durability", TYPE_WORD, "durable"), FIELD(struct receive_connector, durability),
+		.words = durability_words},
+	{KEY("cut-through", TYPE_BOOLEAN, "no"), FIELD(struct receive_connector, cut_through)},
 	{KEY("send-connector", TYPE_CONNECTOR, NULL),
 		POINTER(struct receive_connector, send_connector)},
 	{KEY("connection-inactivity-timeout", TYPE_TIME, "1m"),
@@ -334,6 +398,8 @@ static const struct keyword send_rows[] = {
 	{KEY("connect-timeout", TYPE_TIME, "30s"), FIELD(struct send_connector, connect_timeout_ms),
 		LIMITS(100, HOUR)},
 	{KEY("chunking", TYPE_BOOLEAN, "yes"), FIELD(struct send_connector, chunking)},
+	{KEY("max-deliveries", TYPE_COUNT, "20"), FIELD(struct send_connector, max_deliveries),
+		LIMITS(1, 65535)},
 };
 
 static const struct keyword tls_rows[] = {

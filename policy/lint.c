@@ -295,6 +295,7 @@ void lint_policy(const struct policy *policy, FILE *out, unsigned *out_count)
 		lint_partner_list(&lint, &policy->partners[i]);
 	}
 	lint_list_folder(&lint);
+	lint_queue(&lint);
 	for (unsigned i = 0; i < policy->receive_connector_count; i++)
 		if (policy->receive_connectors[i].enabled)
 			lint_receive(&lint, &policy->receive_connectors[i]);

@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * lint_private.h: private to policy/. What lint.c and lint_door.c share.
+ * lint_private.h: private to policy/. What lint.c, lint_door.c and lint_queue.c share.
  */
 
 #include "policy/lint.h"
@@ -28,3 +28,6 @@ void lint_find(struct lint *lint, unsigned line, const char *format, ...) PRINTF
 void lint_receive_door(struct lint *lint, const struct receive_connector *connector);
 void lint_partner_list(struct lint *lint, const struct partner *partner);
 void lint_list_folder(struct lint *lint);
+
+/* What is kept, and what comes of it; lint_queue.c. */
+void lint_queue(struct lint *lint);

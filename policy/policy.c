@@ -274,6 +274,20 @@ static void policy_index_partners(struct config *config)
 		partner_index(policy, room);
 }
 
+/* EXCHANGE 9.4: of the first domain that is ours, or of this host. */
+static const char *policy_postmaster(struct config *config)
+{
+	const struct policy *policy = &config->owner->policy;
+	const char *domain = policy->fqdn == NULL ? "localhost" : policy->fqdn;
+	char text[sizeof("postmaster@") + NAME_BYTES_MAX];
+
+	for (unsigned i = policy->accepted_domain_count; i-- > 0;)
+		if (policy->accepted_domains[i][0] != '*')
+			domain = policy->accepted_domains[i];
+	(void)snprintf(text, sizeof(text), "postmaster@%s", domain);
+	return config_strdup(config, text);
+}
+
 static int policy_build(struct config *config)
 {
 	struct policy *policy = &config->owner->policy;
@@ -292,6 +306,8 @@ static int policy_build(struct config *config)
 	policy_index_partners(config);
 	if (policy->fqdn == NULL)
 		policy->fqdn = policy_machine_name(config);
+	if (policy->queue.postmaster == NULL)
+		policy->queue.postmaster = policy_postmaster(config);
 	for (unsigned i = 0; i < policy->receive_connector_count; i++)
 		if (policy->receive_connectors[i].fqdn == NULL)
 			policy->receive_connectors[i].fqdn = policy->fqdn;

@@ -123,6 +123,13 @@ enum newline_policy {
 
 enum deliver_mode {
 	DELIVER_PROXY, /* the next hop's answer is the client's answer */
+	DELIVER_QUEUE, /* 250 when the message is in the spool; it is delivered from there */
+};
+
+/* What "accepted" means on a connector with deliver = queue. */
+enum durability {
+	DURABILITY_DURABLE, /* on stable storage: it outlives a power cut [default] */
+	DURABILITY_RELAXED, /* handed to the disk: it outlives the relay, not the power */
 };
 
 /* TLS versions and ciphers, the same words for both directions. */
@@ -229,9 +236,11 @@ struct receive_connector {
 				   allowed in front; NULL: any */
 
 	enum deliver_mode deliver;
-	/* deliver = proxy: where to; NULL: by address space of the first recipient, and
+	/* Where to; NULL: by address space. With deliver = proxy that of the first recipient, and
 	 * recipients of one transaction that go elsewhere get 452 4.5.3 */
 	const struct send_connector *send_connector;
+	enum durability durability; /* of deliver = queue [durable] */
+	bool cut_through; /* of deliver = queue: kept only if it cannot be delivered at once [no] */
 
 	/* Limits; EXCHANGE 2.5, edge defaults in brackets. */
 	uint64_t connection_inactivity_timeout_ms;  /* [1 min] */
@@ -325,6 +334,41 @@ struct send_connector {
 	uint64_t connection_inactivity_timeout_ms; /* wait for a reply [10 min] (EXCHANGE 3.2) */
 	uint64_t connect_timeout_ms; /* [30 s] connect, greeting and handshake, each */
 	bool chunking;               /* use BDAT when the next hop offers it [true] */
+	uint64_t max_deliveries; /* from the queue: at a time to one destination, for each worker
+				    [20] (EXCHANGE 9.3) */
+};
+
+/*
+ * Where messages wait, and how long (EXCHANGE 9.3, edge numbers). Times are milliseconds.
+ */
+struct queue_policy {
+	const char *spool_folder;         /* NULL: there is no queue */
+	unsigned spool_line;              /* where that is said; 0: nowhere */
+	uint64_t spool_segment_bytes;     /* spool-segment-size [64 MB] */
+	uint64_t spool_max_bytes;         /* spool-max-size [16 GB] of all workers together */
+	uint64_t max_messages;            /* queue-max-messages [100000] of one worker */
+	uint64_t glitch_retry_count;      /* queue-glitch-retry-count [4] */
+	uint64_t glitch_retry_ms;         /* queue-glitch-retry-interval [1 min] */
+	uint64_t transient_retry_count;   /* transient-failure-retry-count [6] */
+	uint64_t transient_retry_ms;      /* transient-failure-retry-interval [10 min] */
+	uint64_t steady_retry_ms;         /* outbound-connection-failure-retry-interval [30 min] */
+	uint64_t message_retry_ms;        /* message-retry-interval [15 min] */
+	uint64_t delay_notification_ms;   /* delay-notification-timeout [4 h]; 0: never */
+	uint64_t expiration_ms;           /* message-expiration-timeout [2 d] */
+	uint64_t idle_before_resubmit_ms; /* max-idle-time-before-resubmit [12 h] */
+	uint64_t queue_idle_ms;           /* queue-max-idle-time [3 min] an empty one is kept */
+	const char *postmaster;           /* postmaster-address: From of notices; default
+					     postmaster@ the first accepted domain, or fqdn */
+	uint64_t notice_original_bytes;   /* max-notice-original-size [10 MB] attached whole, else
+					     its header only */
+	/* Back pressure, in percent of spool-max-size (EXCHANGE 11.2), and messages waiting: four
+	 * numbers each: medium, high, back to medium, back to normal. */
+	uint64_t pressure_medium, pressure_high, pressure_high_end, pressure_medium_end;
+	const char *tracking_log_folder;           /* NULL: no message tracking log is kept */
+	uint64_t tracking_log_max_file_bytes;      /* [10 MB] */
+	uint64_t tracking_log_max_directory_bytes; /* [1000 MB] */
+	uint64_t tracking_log_max_age_ms;          /* [30 d] */
+	bool tracking_log_subject;                 /* [yes] */
 };
 
 struct policy {
@@ -361,6 +405,8 @@ struct policy {
 	uint64_t protocol_log_max_file_bytes;      /* protocol-log-max-file-size [10 MB] */
 	uint64_t protocol_log_max_directory_bytes; /* protocol-log-max-directory-size [250 MB] */
 	uint64_t protocol_log_max_age_ms;          /* protocol-log-max-age [30 d] */
+
+	struct queue_policy queue;
 
 	struct partner *partners;
 	unsigned partner_count;

@@ -62,6 +62,10 @@ static bool found_at(unsigned line, const char *fragment)
 	"send-connector adatum { address-spaces = adatum.com\n" \
 	" domain-secure = yes }\n"
 #define OWN "internal-server hub { spki-pins = \"" PIN "\" }\n"
+#define SPOOL "transport { spool-folder = \"spool\" }\n"
+#define QUEUE                                                                    \
+	"receive-connector in { deliver = queue bindings = \"127.0.0.1:2525\"\n" \
+	" send-connector = inside }\n"
 #define PARTNER "partner adatum { domains = adatum.com trust-anchors = good.pem }\n"
 
 /* Both ways, as domain-security.conf: nothing to find. */
@@ -83,6 +87,16 @@ static void test_clean(void **state)
 		CERTIFICATE INSIDE OWN
 		"receive-connector p { type = internal client-certificate = require\n"
 		" bindings = \"127.0.0.1:2525\" send-connector = inside }\n",
+		/* Notices have a way: to anybody, to partners, to our own. */
+		SPOOL INSIDE QUEUE "send-connector all { address-spaces = \"*\" }\n",
+		SPOOL CERTIFICATE INSIDE WAY PARTNER
+		"receive-connector p { type = partner deliver = queue\n"
+		" remote-ip-ranges = 198.51.100.1 bindings = \"127.0.0.1:2525\"\n"
+		" send-connector = inside }\n",
+		"transport { spool-folder = \"spool\" accepted-domains = inside.example }\n"
+		"receive-connector p { permission-groups = internal deliver = queue\n"
+		" external-authoritative = yes bindings = \"127.0.0.1:2525\" }\n"
+		"send-connector all { address-spaces = \"--\" }\n",
 		/* Nothing is said of what is not enabled. */
 		CERTIFICATE INSIDE DOOR WAY PARTNER
 		"receive-connector off { enabled = no type = partner\n"
@@ -246,6 +260,38 @@ static const struct finding rows[] = {
 		INSIDE "receive-connector in { type = internet bindings = \"127.0.0.1:2525\"\n"
 		       " send-connector = inside }\n",
 		2, "there is no certificate at all"},
+	{"no way back to strangers", SPOOL INSIDE QUEUE, 3,
+		"notices (NDRs) to senders outside go by address space and would wait in "
+		"Unreachable; set address-spaces = {\"*\"}"},
+	{"the way back is not enabled",
+		SPOOL INSIDE QUEUE "send-connector all { address-spaces = \"*\" enabled = no }\n",
+		3, "no send-connector has the address-space \"*\""},
+	{"an address space of ours is no way back",
+		"transport { spool-folder = \"spool\" accepted-domains = inside.example }\n" QUEUE
+		"send-connector inside { address-spaces = {\"--\", elsewhere.example} }\n",
+		2, "no send-connector has the address-space \"*\""},
+	{"no way back to a partner",
+		SPOOL CERTIFICATE INSIDE
+		"partner adatum { domains = {adatum.com, hr.adatum.com}\n"
+		" send-secure = no trust-anchors = good.pem }\n"
+		"receive-connector p { type = partner deliver = queue\n"
+		" remote-ip-ranges = 198.51.100.1\n"
+		" bindings = \"127.0.0.1:2525\" send-connector = inside }\n"
+		"send-connector out { address-spaces = adatum.com }\n",
+		6, "no send-connector has an address-space for senders of hr.adatum.com"},
+	{"no way back to our own",
+		"transport { spool-folder = \"spool\" accepted-domains = {\"*.x.example\",\n"
+		" inside.example} }\n"
+		"receive-connector p { permission-groups = internal deliver = queue\n"
+		" external-authoritative = yes bindings = \"127.0.0.1:2525\" }\n"
+		"send-connector out { address-spaces = \"elsewhere.example\" }\n",
+		3, "for senders of inside.example: notices (NDRs) to them would wait"},
+	{"a spool that nothing comes to",
+		"transport {\n spool-folder = \"spool\" }\n" SMALLEST
+		"receive-connector off { enabled = no deliver = queue bindings = "
+		"\"127.0.0.1:2526\"\n"
+		" send-connector = out }\n",
+		2, "no enabled receive-connector has deliver = queue"},
 };
 
 static void test_findings(void **state)
