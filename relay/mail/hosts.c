@@ -63,6 +63,13 @@ unsigned hosts_pick(const struct hosts *hosts, uint64_t now_ms)
 	return 0;
 }
 
+bool hosts_have_one_up(const struct hosts *hosts, uint64_t now_ms)
+{
+	const unsigned host = hosts_pick(hosts, now_ms);
+
+	return host < hosts_count(hosts) && hosts->down_until_ms[host] <= now_ms;
+}
+
 struct host_session *hosts_session(
 	struct hosts *hosts, const struct address *address, const char *name)
 {

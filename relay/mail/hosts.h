@@ -42,6 +42,9 @@ void hosts_resolved(struct hosts *hosts, enum resolve_status status, uint64_t no
 /* The host to try: the first that is not down, or simply the first, if all are. */
 unsigned hosts_pick(const struct hosts *hosts, uint64_t now_ms);
 
+/* Is there one that is not down? */
+bool hosts_have_one_up(const struct hosts *hosts, uint64_t now_ms);
+
 /* The place where a session with that host is kept, for one more user; NULL: all are in use. */
 struct host_session *hosts_session(
 	struct hosts *hosts, const struct address *address, const char *name);

@@ -6,9 +6,6 @@
 #include "relay/base/stats.h"
 #include <errno.h>
 
-/* How long a host that failed is passed over. */
-#define HOST_DOWN_MS 10000
-
 static const char reply_unreached[] =
 	"451 4.4.1 The next hop could not be reached, try again later\r\n";
 
@@ -93,6 +90,7 @@ void nexthop_resolved(struct nexthop *nexthop, enum resolve_status status)
 		return;
 	}
 	resolve_reply(status, nexthop->domain, nexthop->refusal, sizeof(nexthop->refusal));
+	nexthop->failed_name[0] = '\0';
 	nexthop_hold(nexthop);
 	while (!list_is_empty(&nexthop->waiting)) {
 		struct lease *lease = OWNER_OF(nexthop->waiting.next, struct lease, link);
@@ -370,20 +368,6 @@ struct client *nexthop_take(struct nexthop *nexthop, struct principal *principal
 
 /* Keeping. */
 
-/* May it carry another message? */
-static bool nexthop_is_reusable(const struct nexthop_client *own)
-{
-	const struct outlet *outlet = own->nexthop->outlet;
-	uint64_t age_ms = loop_now_ms(outlet->net->loop) - own->client.opened_ms;
-
-	if (nexthop_is_personal(own->nexthop) && own->principal == NULL)
-		return false;
-	return !outlet->is_draining && own->client.state == CLIENT_READY &&
-	       !conn_is_worn(&own->client.conn) &&
-	       own->client.message_count < outlet->connector->max_messages_per_connection &&
-	       age_ms < outlet->connector->connection_age_ms;
-}
-
 static void nexthop_idle(struct nexthop_client *own)
 {
 	/* The one last used is used next, so that those not needed grow old and go. */
@@ -481,9 +465,11 @@ static void nexthop_mark_down(struct nexthop_client *own, const char *why)
 
 	STAT(nexthop_connect_failed);
 	if (!client->is_turned_away)
-		nexthop_mark(own, nexthop_now(nexthop) + HOST_DOWN_MS);
+		nexthop_mark(own, nexthop_now(nexthop) + NEXTHOP_HOST_DOWN_MS);
 	(void)snprintf(nexthop->refusal, sizeof(nexthop->refusal), "%s",
 		client->refusal[0] != '\0' ? client->refusal : reply_unreached);
+	(void)snprintf(nexthop->failed_name, sizeof(nexthop->failed_name), "%s", own->name);
+	nexthop->failed_address = own->address;
 	log_event(LOG_LEVEL_WARNING, client->id, "nexthop-failed",
 		"connector=%s host=%s why=%s%s%s%s%s%s", nexthop->outlet->connector->name,
 		client->host, log_quote_text(why, text, sizeof(text)),
@@ -517,6 +503,20 @@ static void nexthop_on_reply(struct client *client, const struct reply *reply)
 static void nexthop_on_drained(struct client *client)
 {
 	(void)client;
+}
+
+bool nexthop_pass_over(struct client *client)
+{
+	struct nexthop_client *own = nexthop_client_of(client);
+	struct nexthop *nexthop = own->nexthop;
+	const uint64_t now_ms = nexthop_now(nexthop);
+
+	/* A lookup that comes next, or is under way, knows nothing of who failed. */
+	if (own->hosts_version != nexthop->hosts.version ||
+		!hosts_are_known(&nexthop->hosts, now_ms))
+		return false;
+	nexthop_mark(own, now_ms + NEXTHOP_HOST_DOWN_MS);
+	return hosts_have_one_up(&nexthop->hosts, now_ms);
 }
 
 void nexthop_lost(struct client *client, const char *why)

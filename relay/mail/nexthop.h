@@ -96,6 +96,8 @@ struct nexthop {
 	bool has_offer;         /* offer is what the last usable session announced */
 	struct ehlo_offer offer;
 	char refusal[CLIENT_REFUSAL_BYTES]; /* why the last host failed, with CR LF */
+	char failed_name[NAME_BYTES_MAX];   /* which that was; "": none, as with DNS */
+	struct address failed_address;
 
 	/* Nobody uses it and it has no client; may be NULL. Its owner may take it for another. */
 	void (*on_unused)(struct nexthop *nexthop);
@@ -171,6 +173,21 @@ void nexthop_cancel(struct nexthop *nexthop, struct lease *lease);
 
 /* Gives a leased client back. */
 void nexthop_put(struct client *client, enum nexthop_put how);
+
+/* Where a client is connected to. */
+const struct address *nexthop_address(struct client *client);
+
+/* May a leased client carry one more message, by the limits of its connector? */
+bool nexthop_may_go_on(struct client *client);
+
+/* How long a host that failed is passed over. */
+#define NEXTHOP_HOST_DOWN_MS 10000
+
+/*
+ * A leased client broke, or was told 421, in the middle of its work: its host counts as one that
+ * failed. Is there another to try now?
+ */
+NODISCARD bool nexthop_pass_over(struct client *client);
 
 /* A leased client broke: it goes by itself, and the next is opened elsewhere if that host is down.
  */

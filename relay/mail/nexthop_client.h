@@ -58,6 +58,9 @@ struct nexthop_client *principal_find_idle(
 /* It has work, or ends: off both lists. */
 void nexthop_unidle(struct nexthop_client *own);
 
+/* May it carry another message? */
+bool nexthop_is_reusable(const struct nexthop_client *own);
+
 void nexthop_log_end(const struct nexthop_client *own, const char *why);
 
 /* If somebody waits for a client, and there is one, the first of them is served next. */

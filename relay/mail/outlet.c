@@ -21,6 +21,30 @@ void nexthop_unidle(struct nexthop_client *own)
 	link_remove(&own->in_waiting);
 }
 
+bool nexthop_is_reusable(const struct nexthop_client *own)
+{
+	const struct outlet *outlet = own->nexthop->outlet;
+	uint64_t age_ms = loop_now_ms(outlet->net->loop) - own->client.opened_ms;
+
+	if (nexthop_is_personal(own->nexthop) && own->principal == NULL)
+		return false;
+	return !outlet->is_draining && own->client.state == CLIENT_READY &&
+	       !conn_is_worn(&own->client.conn) &&
+	       own->client.message_count < outlet->connector->max_messages_per_connection &&
+	       age_ms < outlet->connector->connection_age_ms;
+}
+
+bool nexthop_may_go_on(struct client *client)
+{
+	return nexthop_is_reusable(nexthop_client_of(client)) && client->owed == 0 &&
+	       client_is_still_proved(client);
+}
+
+const struct address *nexthop_address(struct client *client)
+{
+	return &nexthop_client_of(client)->address;
+}
+
 int outlet_create(struct outlet *outlet, const struct send_connector *connector,
 	const struct trust *trust, char *error, size_t error_bytes)
 {

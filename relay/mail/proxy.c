@@ -194,7 +194,8 @@ static void proxy_begin_on(struct proxy *proxy, struct client *client)
 	if (proxy->fixed == NULL)
 		proxy_fit_mail(proxy, client->offer.keywords);
 	proxy->owes_mail = proxy->fixed == NULL;
-	proxy->uses_bdat = client->connector->chunking && client->offer.keywords & EHLO_CHUNKING;
+	text_out_init(&proxy->text,
+		client->connector->chunking && client->offer.keywords & EHLO_CHUNKING);
 	/* A copy: the client may be gone when the message is logged. */
 	memcpy(proxy->via, client->id, sizeof(proxy->via));
 	proxy->sink.via = proxy->via;
@@ -238,8 +239,6 @@ static enum sink_status proxy_mail(
 		return SINK_FAIL;
 	}
 	proxy->needs = compose_needs(command);
-	proxy->chunks_owed = 0;
-	proxy->body_bytes = 0;
 	proxy->accepted = 0;
 	proxy->owes_mail = false;
 	if (proxy->fixed == NULL) {

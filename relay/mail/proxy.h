@@ -22,7 +22,7 @@
  */
 
 #include "relay/mail/router.h"
-#include "relay/smtp/dot.h"
+#include "relay/mail/text_out.h"
 #include "relay/smtp/sink.h"
 
 enum proxy_state {
@@ -41,6 +41,7 @@ struct proxy_options {
 	struct router *router;
 	const struct send_connector *connector; /* NULL: by address space */
 	const char *session;                    /* its id, for the log; it must stay */
+	bool has_queue; /* what it refuses is kept elsewhere: it is not logged as refused */
 };
 
 struct proxy {
@@ -57,11 +58,8 @@ struct proxy {
 	unsigned attempts; /* sessions that this transaction was begun on */
 	unsigned needs;    /* enum ehlo_keyword bits that it cannot do without */
 	bool is_answered;  /* the next hop answered something: no second attempt */
-	bool uses_bdat;
-	bool wants_room;      /* the session waits for room */
-	unsigned chunks_owed; /* answers to BDAT chunks that are not the message's answer */
-	uint64_t body_bytes;
-	struct dot_writer dot;
+	bool wants_room;   /* the session waits for room */
+	struct text_out text;
 	char via[CLIENT_ID_BYTES]; /* the client that the transaction was begun on, for the log */
 	struct iobuf *commands;    /* MAIL and RCPT lines, until the first answer */
 	uint32_t commands_len;

@@ -71,7 +71,7 @@ enum sink_status proxy_route(struct proxy *proxy, const struct command *command)
 		.path = command->path,
 		.bytes = proxy->mail_bytes,
 		/* A refusal waits for the answers before it, and is asked for again then. */
-		.is_final = proxy->pending == 0};
+		.is_final = proxy->pending == 0 && !proxy->options.has_queue};
 	struct nexthop *nexthop = router_route(proxy->options.router, &ask, proxy->refusal);
 
 	if (nexthop == NULL) {
@@ -101,7 +101,7 @@ enum sink_status proxy_check(struct proxy *proxy, const struct command *command)
 	const struct router_ask ask = {.session = proxy->options.session,
 		.connector = proxy->options.connector,
 		.path = command->path,
-		.is_final = proxy->pending == 0};
+		.is_final = proxy->pending == 0 && !proxy->options.has_queue};
 
 	if (router_check(proxy->options.router, &ask, proxy->refusal))
 		return SINK_DONE;

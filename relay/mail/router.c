@@ -256,15 +256,16 @@ static bool router_can_look_up(struct router *router)
 	return router->resolver != NULL;
 }
 
-static struct nexthop *router_find(
-	struct router *router, const struct route *route, const char *domain, char *reply)
+static struct nexthop *router_find(struct router *router, const struct router_way *way, char *reply)
 {
+	const struct route *route = &way->route;
+	const char *domain = way->domain;
 	struct link *bucket = router_bucket(router, route->connector, domain);
 	struct destination *destination = NULL;
 	struct link *link;
 	struct link *after;
 
-	if (!route->is_secured && !router_is_by_domain(route->connector))
+	if (!way->is_by_domain)
 		return &router->fixed[route->connector->index];
 	if (route->connector->smart_host_count == 0 && !router_can_look_up(router)) {
 		router_say(
@@ -320,61 +321,99 @@ static int router_domain(
 	return domain_normalize(span_of(policy->fqdn), out);
 }
 
-static bool router_decide(struct router *router, const struct router_ask *ask, struct route *route,
-	char domain[static DOMAIN_BYTES_MAX], char *reply)
+/* What is behind the policy's answer, and whether that is allowed. */
+static void router_judge(const struct router_ask *ask, struct router_way *way, char *reply)
 {
-	if (router_domain(router, ask->path, domain) < 0) {
-		router_say(reply, "550 5.1.2 The recipient's domain cannot be routed", "", "");
-		return false;
-	}
-	if (ask->connector != NULL)
-		route_fixed(router->policy, ask->connector, domain, ask->bytes, route);
-	else
-		route_send(router->policy, domain, ask->bytes, route);
+	const struct route *route = &way->route;
+
 	switch (route->status) {
 	case ROUTE_OK:
 		break;
 	case ROUTE_TOO_LARGE:
+		way->verdict = ROUTER_TOO_LARGE;
 		router_say(
 			reply, "552 5.3.4 Message size exceeds fixed maximum message size", "", "");
-		return false;
+		return;
 	case ROUTE_UNREACHABLE:
-		router_say(reply, "451 4.4.4 Unable to route: no send connector for ", domain, "");
+		way->verdict = ROUTER_UNREACHABLE;
+		router_say(reply, "451 4.4.4 Unable to route: no send connector for ", way->domain,
+			"");
+		return;
+	}
+	way->is_by_domain = route->is_secured || router_is_by_domain(route->connector);
+	if (route->partner == NULL || route->is_secured ||
+		route->connector->allow_unsecured_partners)
+		return;
+	way->verdict = ROUTER_UNSECURED;
+	router_refuse_unsecured(ask, route, way->domain, reply);
+}
+
+bool router_way(struct router *router, const struct router_ask *ask, struct router_way *out,
+	char reply[static ROUTER_REPLY_BYTES])
+{
+	out->verdict = ROUTER_GOES;
+	out->is_by_domain = false;
+	if (router_domain(router, ask->path, out->domain) < 0) {
+		out->verdict = ROUTER_BAD_DOMAIN;
+		out->domain[0] = '\0';
+		router_say(reply, "550 5.1.2 The recipient's domain cannot be routed", "", "");
 		return false;
 	}
-	if (route->partner != NULL && !route->is_secured &&
-		!route->connector->allow_unsecured_partners) {
-		router_refuse_unsecured(ask, route, domain, reply);
+	if (ask->connector != NULL)
+		route_fixed(router->policy, ask->connector, out->domain, ask->bytes, &out->route);
+	else
+		route_send(router->policy, out->domain, ask->bytes, &out->route);
+	router_judge(ask, out, reply);
+	return out->verdict == ROUTER_GOES;
+}
+
+bool router_way_of(const struct router *router, const struct send_connector *connector,
+	const char *domain, bool is_secured, struct router_way *out)
+{
+	const bool by_domain = router_is_by_domain(connector);
+
+	*out = (struct router_way){.is_by_domain = by_domain || is_secured};
+	if (!connector->enabled || out->is_by_domain != (domain[0] != '\0'))
 		return false;
+	(void)snprintf(out->domain, sizeof(out->domain), "%s", domain);
+	if (domain[0] == '\0') {
+		out->route = (struct route){.status = ROUTE_OK, .connector = connector};
+		return true;
 	}
-	return true;
+	route_fixed(router->policy, connector, domain, 0, &out->route);
+	return out->route.status == ROUTE_OK && out->route.is_secured == is_secured &&
+	       (out->route.partner == NULL || is_secured || connector->allow_unsecured_partners);
 }
 
 bool router_check(
 	struct router *router, const struct router_ask *ask, char reply[static ROUTER_REPLY_BYTES])
 {
-	char domain[DOMAIN_BYTES_MAX];
-	struct route route;
+	struct router_way way;
 
 	/* An address literal is nobody's listed domain. */
 	if (span_starts_nocase(path_domain(ask->path), span_of("[")))
 		return true;
-	return router_decide(router, ask, &route, domain, reply);
+	return router_way(router, ask, &way, reply);
+}
+
+struct nexthop *router_enter(
+	struct router *router, const struct router_way *way, char reply[static ROUTER_REPLY_BYTES])
+{
+	struct nexthop *nexthop = router_find(router, way, reply);
+
+	if (nexthop != NULL)
+		nexthop_hold(nexthop);
+	return nexthop;
 }
 
 struct nexthop *router_route(
 	struct router *router, const struct router_ask *ask, char reply[static ROUTER_REPLY_BYTES])
 {
-	char domain[DOMAIN_BYTES_MAX];
-	struct nexthop *nexthop;
-	struct route route;
+	struct router_way way;
 
-	if (!router_decide(router, ask, &route, domain, reply))
+	if (!router_way(router, ask, &way, reply))
 		return NULL;
-	nexthop = router_find(router, &route, domain, reply);
-	if (nexthop != NULL)
-		nexthop_hold(nexthop);
-	return nexthop;
+	return router_enter(router, &way, reply);
 }
 
 struct nexthop *router_fixed(

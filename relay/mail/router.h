@@ -81,6 +81,40 @@ struct router_ask {
 	bool is_final; /* a refusal is given now: it is logged and counted */
 };
 
+/* Where a recipient goes, or why nowhere. */
+enum router_verdict {
+	ROUTER_GOES,
+	ROUTER_BAD_DOMAIN,  /* 550 5.1.2: there is no such address */
+	ROUTER_TOO_LARGE,   /* 552 5.3.4: every connector that is for it takes less */
+	ROUTER_UNREACHABLE, /* 451 4.4.4: no connector is for it */
+	ROUTER_UNSECURED,   /* 451 4.7.3: a listed domain, and the connector proves nobody */
+};
+
+struct router_way {
+	enum router_verdict verdict;
+	struct route route;            /* pointers into the policy of the router */
+	bool is_by_domain;             /* the destination is another for each domain */
+	char domain[DOMAIN_BYTES_MAX]; /* of the recipient, normalized; "": it has none */
+};
+
+/*
+ * The way of a recipient, without a destination: pure, but for what is logged of a final refusal.
+ * False: it is refused, out->verdict and reply say why.
+ */
+bool router_way(struct router *router, const struct router_ask *ask, struct router_way *out,
+	char reply[static ROUTER_REPLY_BYTES]);
+
+/*
+ * The way to a destination that is known already: its connector, its domain ("" where it is the
+ * same for all), and whether it is secured. False: there is no such destination any more.
+ */
+bool router_way_of(const struct router *router, const struct send_connector *connector,
+	const char *domain, bool is_secured, struct router_way *out);
+
+/* The destination of a way that goes, held for the caller. NULL: not now, reply is why. */
+struct nexthop *router_enter(
+	struct router *router, const struct router_way *way, char reply[static ROUTER_REPLY_BYTES]);
+
 /*
  * The destination of a recipient, held for the caller. NULL: it is refused, and reply is why,
  * without CR LF.
