@@ -4,6 +4,7 @@
 #include "policy/admit.h"
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
+#include "relay/smtp/tls_log.h"
 #include <time.h>
 
 /*
@@ -237,6 +238,19 @@ static void admission_log_refusal(
 		admission_or_dash(event_id));
 }
 
+/*
+ * For the protocol log. What it says at the handshake is judged by the connector's anchors, as
+ * nobody knows yet which partner's domain will be claimed.
+ */
+static void admission_log_proof(struct session *session, const struct admission *admission)
+{
+	if (session->conn.facts.version == NULL || admission->partner == NULL ||
+		admission->domain == NULL)
+		return;
+	tls_log_note(&session->protolog, "TlsDomain='%s'; Status='%s'", admission->domain,
+		verdict_word(admission->verdict));
+}
+
 enum admission_step admission_sender(struct session *session, struct span sender, struct grant *out)
 {
 	const struct policy *policy = session->world->policy;
@@ -260,6 +274,7 @@ enum admission_step admission_sender(struct session *session, struct span sender
 	if (admission.status != ADMIT_OK) {
 		admission_count(admission.status);
 		admission_log_refusal(session, &admission, sender);
+		admission_log_proof(session, &admission);
 		session_error(session, "%s", admit_reply(connector, &admission, reply));
 		return ADMISSION_REFUSED;
 	}
@@ -286,4 +301,12 @@ enum admission_step admission_recipient(struct session *session, struct span rec
 	admission_log_refusal(session, &admission, recipient);
 	session_reply(session, "%s", admit_reply(connector, &admission, reply));
 	return ADMISSION_REFUSED;
+}
+
+void admission_tell(struct sink *sink, struct sink_sender *out)
+{
+	const struct session *session = sink->owner;
+
+	*out = (struct sink_sender){
+		.grant = session->transaction.grant, .is_proved = session->is_proved};
 }

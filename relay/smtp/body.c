@@ -26,7 +26,6 @@ _Static_assert(OWN_FIELDS_BYTES_MAX >= TRACE_BYTES_MAX + 2 * STAMP_BYTES_MAX,
 
 static const char nexthop_senseless[] =
 	"451 4.3.0 The next hop's answer to DATA makes no sense\r\n";
-static const char nexthop_lost[] = "451 4.4.2 Connection to the next hop was lost\r\n";
 
 /* A refusal that is too long to keep is kept as its last line, and that is cut if need be. */
 static void body_keep_refusal(struct transaction *transaction, struct span reply)
@@ -301,7 +300,10 @@ static void body_finish(struct session *session)
 	session_enter(session, SESSION_FINISH);
 	session->waits |= SESSION_WAIT_SINK;
 	if (session->sink->ops->finish(session->sink) == SINK_FAIL) {
-		session_discard(session, span_of(nexthop_lost));
+		char refusal[SESSION_REPLY_BYTES];
+
+		(void)snprintf(refusal, sizeof(refusal), "%s\r\n", session->sink->refusal);
+		session_discard(session, span_of(refusal));
 		body_end_refused(session);
 	}
 }

@@ -283,6 +283,7 @@ static const struct sink_events session_sink_events = {
 	.on_ready = session_on_ready,
 	.on_broken = session_on_broken,
 	.identify = announce_identify,
+	.admitted = admission_tell,
 };
 
 /* A refused chunk is read to its end, so that none of it is taken for a command. */

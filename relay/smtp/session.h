@@ -69,13 +69,6 @@ struct session_world {
 	const struct trust_set *trusts;
 };
 
-/* What MAIL was admitted as. */
-struct grant {
-	enum role role;
-	char partner[64];              /* ROLE_PARTNER: its name, for the log */
-	char domain[DOMAIN_BYTES_MAX]; /* and the domain that it has proved */
-};
-
 #define SESSION_ID_BYTES 24
 #define SESSION_HELO_BYTES 256
 #define SESSION_SENDER_BYTES 320
@@ -304,6 +297,9 @@ bool admission_prove(struct session *session, struct grant *out);
 
 /* Would anything be accepted from this peer? Then it is worth asking the path what it carries. */
 bool admission_is_possible(const struct session *session);
+
+/* For struct sink_events: as what the sender was admitted. */
+void admission_tell(struct sink *sink, struct sink_sender *out);
 
 /* tarpit.c: replies to mistakes wait, unless the peer is proved. */
 

@@ -9,6 +9,7 @@
  * point. A session owns its sink's memory; the sink's maker (worker.c) embeds it.
  */
 
+#include "policy/admit.h"
 #include "relay/base/assert.h"
 #include "relay/base/span.h"
 #include "relay/smtp/command.h"
@@ -28,6 +29,19 @@ enum sink_status {
 
 /* What a session adds to a message: Received, Authentication-Results, Exchange's stamps. */
 #define OWN_FIELDS_BYTES_MAX 4352
+
+/* What MAIL was admitted as. */
+struct grant {
+	enum role role;
+	char partner[64];              /* ROLE_PARTNER: its name, for the log */
+	char domain[DOMAIN_BYTES_MAX]; /* and the domain that it has proved */
+};
+
+/* For sinks that decide by who sends. */
+struct sink_sender {
+	struct grant grant;
+	bool is_proved; /* somebody that we know; see session.h */
+};
 
 struct sink;
 
@@ -50,7 +64,8 @@ struct sink_ops {
 	void (*body)(struct sink *sink, struct span text);
 	/* No more text will come for a while: what is gathered should go now. */
 	void (*push)(struct sink *sink);
-	/* The body is complete. The answer to the message comes with on_reply. */
+	/* The body is complete. The answer to the message comes with on_reply; SINK_FAIL: with
+	 * refusal. */
 	enum sink_status (*finish)(struct sink *sink);
 	/* Forget the transaction; nothing of it may be delivered. Harmless without one. No call
 	 * follows. */
@@ -67,6 +82,8 @@ struct sink_events {
 	void (*on_broken)(struct sink *sink, unsigned code, struct span wire);
 	/* No event: whom the sink serves, for a next hop that is to know. Any time. */
 	void (*identify)(struct sink *sink, struct identity *out);
+	/* No event either: as what the sender was admitted. From mail() on. */
+	void (*admitted)(struct sink *sink, struct sink_sender *out);
 };
 
 struct sink {
