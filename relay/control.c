@@ -27,14 +27,14 @@
 _Atomic unsigned control_patience_ms = 10000;
 
 struct control {
-	struct doorman *doorman;
+	struct control_desk desk;
 	char *path; /* NULL: there is no socket */
 	int listener;
 	int wake;
 	_Atomic bool is_ending;
 	bool is_started;
 	pthread_t thread;
-	struct client clients[CONTROL_CLIENTS_MAX];
+	struct asker clients[CONTROL_CLIENTS_MAX];
 	size_t bytes_promised; /* of all requests under way */
 	uint64_t accept_ms;    /* not before; 0: at once */
 };
@@ -167,21 +167,33 @@ static int control_open(struct control *control, const struct policy *policy, FI
 	return rc;
 }
 
+/* The queue's settings, for as long as the relay runs: a reload may change the policy. */
+static int control_create_desk(struct control *control, const struct policy *policy)
+{
+	control->desk.queue = policy->queue;
+	control->desk.queue.spool_folder = NULL;
+	control->desk.queue.postmaster = NULL;
+	control->desk.queue.tracking_log_folder = NULL;
+	if (policy->queue.spool_folder == NULL)
+		return 0;
+	control->desk.spool_folder = strdup(policy->queue.spool_folder);
+	return control->desk.spool_folder == NULL ? -ENOMEM : 0;
+}
+
 int control_create(
 	const struct policy *policy, struct doorman *doorman, FILE *errors, struct control **out)
 {
 	struct control *control = calloc(1, sizeof(*control));
-	int rc = 0;
+	int rc;
 
 	if (control == NULL)
 		return -ENOMEM;
-	control->doorman = doorman;
+	control->desk.doorman = doorman;
 	control->listener = -1;
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
 		control->clients[i].fd = -1;
 	control->wake = eventfd(0, EFD_CLOEXEC);
-	if (control->wake < 0)
-		rc = -errno;
+	rc = control->wake < 0 ? -errno : control_create_desk(control, policy);
 	if (rc == 0 && policy->control_socket != NULL) {
 		control->path = strdup(policy->control_socket);
 		rc = control->path == NULL ? -ENOMEM : control_open(control, policy, errors);
@@ -193,14 +205,19 @@ int control_create(
 	return rc;
 }
 
+void control_set_hooks(struct control *control, const struct control_hooks *hooks)
+{
+	control->desk.hooks = *hooks;
+}
+
 /* ---- one connection */
 
-static void client_enter(struct client *client, enum client_state state)
+static void asker_enter(struct asker *client, enum asker_state state)
 {
 	static const unsigned edges[] = {
-		[CLIENT_LINE] = 1U << CLIENT_BYTES | 1U << CLIENT_ANSWER,
-		[CLIENT_BYTES] = 1U << CLIENT_ANSWER,
-		[CLIENT_ANSWER] = 0,
+		[ASKER_LINE] = 1U << ASKER_BYTES | 1U << ASKER_ANSWER,
+		[ASKER_BYTES] = 1U << ASKER_ANSWER,
+		[ASKER_ANSWER] = 0,
 	};
 
 	ASSERT(edges[client->state] & 1U << state);
@@ -208,18 +225,18 @@ static void client_enter(struct client *client, enum client_state state)
 	client->deadline_ms = clock_now_ms() + control_patience_ms;
 }
 
-static void client_close(struct control *control, struct client *client)
+static void asker_close(struct control *control, struct asker *client)
 {
 	(void)close(client->fd);
 	control->bytes_promised -= client->bytes;
 	json_decref(client->request);
 	free(client->in);
 	free(client->out);
-	*client = (struct client){.fd = -1};
+	*client = (struct asker){.fd = -1};
 }
 
 /* Room for the line, or for the bytes as they come: who promises much gets it by and by. */
-static bool client_create_room(struct client *client, size_t most)
+static bool asker_create_room(struct asker *client, size_t most)
 {
 	size_t size =
 		client->in_size < CONTROL_READ_BYTES ? CONTROL_READ_BYTES : 2 * client->in_size;
@@ -236,22 +253,22 @@ static bool client_create_room(struct client *client, size_t most)
 	return true;
 }
 
-static void client_answer(struct client *client, const char *error, const char *message)
+static void asker_answer(struct asker *client, const char *error, const char *message)
 {
 	if (client->out == NULL)
 		control_refuse(client, error, message);
-	client_enter(client, CLIENT_ANSWER);
+	asker_enter(client, ASKER_ANSWER);
 }
 
-static void client_got_bytes(struct control *control, struct client *client)
+static void asker_got_bytes(struct control *control, struct asker *client)
 {
 	uint64_t started_ms = clock_now_ms();
 	uint64_t took_ms;
 
 	if (client->in_len < client->bytes)
 		return;
-	control_run(control->doorman, client);
-	client_answer(client, "no-memory", "there is no memory for an answer");
+	control_run(&control->desk, client);
+	asker_answer(client, "no-memory", "there is no memory for an answer");
 	/* The others were not looked at meanwhile. */
 	took_ms = clock_now_ms() - started_ms;
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
@@ -259,62 +276,62 @@ static void client_got_bytes(struct control *control, struct client *client)
 			control->clients[i].deadline_ms += took_ms;
 }
 
-static void client_got_line(struct control *control, struct client *client, size_t line_len)
+static void asker_got_line(struct control *control, struct asker *client, size_t line_len)
 {
 	if (!control_parse(client, line_len)) {
-		client_answer(client, "bad-request", "the request cannot be read");
+		asker_answer(client, "bad-request", "the request cannot be read");
 		return;
 	}
 	if (client->bytes > IP_LIST_FILE_BYTES_MAX - control->bytes_promised) {
 		client->bytes = 0;
-		client_answer(client, "no-memory",
+		asker_answer(client, "no-memory",
 			"other requests with long lists are under way: try again later");
 		return;
 	}
 	control->bytes_promised += client->bytes;
 	client->in_len -= line_len + 1;
 	memmove(client->in, client->in + line_len + 1, client->in_len);
-	client_enter(client, CLIENT_BYTES);
-	client_got_bytes(control, client);
+	asker_enter(client, ASKER_BYTES);
+	asker_got_bytes(control, client);
 }
 
 /* Some more has been read. */
-static void client_look(struct control *control, struct client *client)
+static void asker_look(struct control *control, struct asker *client)
 {
 	const char *end;
 
-	if (client->state == CLIENT_BYTES) {
-		client_got_bytes(control, client);
+	if (client->state == ASKER_BYTES) {
+		asker_got_bytes(control, client);
 		return;
 	}
 	end = memchr(client->in, '\n', client->in_len);
 	if (end != NULL)
-		client_got_line(control, client, (size_t)(end - client->in));
+		asker_got_line(control, client, (size_t)(end - client->in));
 	else if (client->in_len >= CONTROL_LINE_BYTES_MAX)
-		client_answer(client, "bad-request", "the line is too long, at most 65536 bytes");
+		asker_answer(client, "bad-request", "the line is too long, at most 65536 bytes");
 }
 
-static void client_read(struct control *control, struct client *client)
+static void asker_read(struct control *control, struct asker *client)
 {
-	const size_t most = client->state == CLIENT_LINE ? CONTROL_LINE_BYTES_MAX : client->bytes;
+	const size_t most = client->state == ASKER_LINE ? CONTROL_LINE_BYTES_MAX : client->bytes;
 	ssize_t len;
 
-	if (!client_create_room(client, most)) {
-		client_answer(client, "no-memory", "there is no memory for the request");
+	if (!asker_create_room(client, most)) {
+		asker_answer(client, "no-memory", "there is no memory for the request");
 		return;
 	}
 	len = recv(client->fd, client->in + client->in_len, client->in_size - client->in_len, 0);
 	if (len < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (len <= 0) {
-		client_close(control, client);
+		asker_close(control, client);
 		return;
 	}
 	client->in_len += (size_t)len;
-	client_look(control, client);
+	asker_look(control, client);
 }
 
-static void client_write(struct control *control, struct client *client)
+static void asker_write(struct control *control, struct asker *client)
 {
 	ssize_t len = send(client->fd, client->out + client->out_at,
 		client->out_len - client->out_at, MSG_NOSIGNAL);
@@ -326,17 +343,17 @@ static void client_write(struct control *control, struct client *client)
 		client->deadline_ms = clock_now_ms() + control_patience_ms;
 	}
 	if (len <= 0 || client->out_at == client->out_len)
-		client_close(control, client);
+		asker_close(control, client);
 }
 
-static void client_look_at_clock(struct control *control, struct client *client, uint64_t now_ms)
+static void asker_look_at_clock(struct control *control, struct asker *client, uint64_t now_ms)
 {
 	if (client->fd < 0 || now_ms < client->deadline_ms)
 		return;
-	if (client->state == CLIENT_ANSWER)
-		client_close(control, client);
+	if (client->state == ASKER_ANSWER)
+		asker_close(control, client);
 	else
-		client_answer(client, "bad-request",
+		asker_answer(client, "bad-request",
 			"the request was not there within ten seconds: its line, and as many bytes "
 			"as that says");
 }
@@ -345,7 +362,7 @@ static void client_look_at_clock(struct control *control, struct client *client,
 
 static void control_accept(struct control *control)
 {
-	struct client *client = NULL;
+	struct asker *client = NULL;
 	socklen_t len = sizeof(client->peer);
 	int fd = accept4(control->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
@@ -360,9 +377,9 @@ static void control_accept(struct control *control)
 			(void)close(fd);
 		return;
 	}
-	*client = (struct client){.fd = fd, .deadline_ms = clock_now_ms() + control_patience_ms};
+	*client = (struct asker){.fd = fd, .deadline_ms = clock_now_ms() + control_patience_ms};
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &client->peer, &len) < 0)
-		client_close(control, client);
+		asker_close(control, client);
 }
 
 /* What is waited for: first our own descriptors, then the clients in their order. */
@@ -378,18 +395,19 @@ static void control_watch(const struct control *control, struct watch *watch)
 
 	watch->timeout_ms = control->accept_ms > now_ms ? (int)(control->accept_ms - now_ms) : -1;
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
-		const struct client *client = &control->clients[i];
+		const struct asker *client = &control->clients[i];
 		uint64_t left_ms = client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0;
 
 		has_room |= client->fd < 0;
 		watch->fds[3 + i] = (struct pollfd){.fd = client->fd,
-			.events = client->state == CLIENT_ANSWER ? POLLOUT : POLLIN};
+			.events = client->state == ASKER_ANSWER ? POLLOUT : POLLIN};
 		if (client->fd >= 0 &&
 			(watch->timeout_ms < 0 || left_ms < (uint64_t)watch->timeout_ms))
 			watch->timeout_ms = (int)left_ms;
 	}
 	watch->fds[0] = (struct pollfd){.fd = control->wake, .events = POLLIN};
-	watch->fds[1] = (struct pollfd){.fd = doorman_event_fd(control->doorman), .events = POLLIN};
+	watch->fds[1] =
+		(struct pollfd){.fd = doorman_event_fd(control->desk.doorman), .events = POLLIN};
 	has_room &= control->accept_ms <= now_ms;
 	watch->fds[2] = (struct pollfd){.fd = has_room ? control->listener : -1, .events = POLLIN};
 }
@@ -399,16 +417,16 @@ static void control_serve(struct control *control, const struct watch *watch)
 	const uint64_t now_ms = clock_now_ms();
 
 	if (watch->fds[1].revents != 0)
-		doorman_read_events(control->doorman);
+		doorman_read_events(control->desk.doorman);
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
-		struct client *client = &control->clients[i];
+		struct asker *client = &control->clients[i];
 
 		if (watch->fds[3 + i].revents == 0)
-			client_look_at_clock(control, client, now_ms);
-		else if (client->state == CLIENT_ANSWER)
-			client_write(control, client);
+			asker_look_at_clock(control, client, now_ms);
+		else if (client->state == ASKER_ANSWER)
+			asker_write(control, client);
 		else
-			client_read(control, client);
+			asker_read(control, client);
 	}
 	if (watch->fds[2].revents != 0)
 		control_accept(control);
@@ -453,7 +471,7 @@ void control_destroy(struct control **out)
 	}
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
 		if (control->clients[i].fd >= 0)
-			client_close(control, &control->clients[i]);
+			asker_close(control, &control->clients[i]);
 	if (control->listener >= 0) {
 		(void)close(control->listener);
 		/* Without the right to, it stays, and the next relay replaces it. */
@@ -461,6 +479,7 @@ void control_destroy(struct control **out)
 	}
 	if (control->wake >= 0)
 		(void)close(control->wake);
+	free(control->desk.spool_folder);
 	free(control->path);
 	free(control);
 }

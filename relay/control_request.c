@@ -14,15 +14,12 @@
 
 #define REFUSALS_ASKED_DEFAULT 20
 
-/* Of an answer that says no. */
-#define MESSAGE_BYTES 2000
-
-#define WHO_BYTES 128
+#define MESSAGE_BYTES CONTROL_MESSAGE_BYTES
+#define WHO_BYTES CONTROL_WHO_BYTES
 
 /* ---- answers */
 
-void control_answer_create(
-	struct client *client, struct json_t *line, const char *bytes, size_t len)
+void control_answer_create(struct asker *client, struct json_t *line, const char *bytes, size_t len)
 {
 	char *text = line == NULL ? NULL : json_dumps(line, JSON_COMPACT | JSON_ENSURE_ASCII);
 	const size_t line_len = text == NULL ? 0 : strlen(text);
@@ -64,13 +61,12 @@ static json_t *refusal_create(const char *error, const char *message)
 		"{s:b, s:s, s:o*}", "ok", 0, "error", error, "message", text_create(message));
 }
 
-void control_refuse(struct client *client, const char *error, const char *message)
+void control_refuse(struct asker *client, const char *error, const char *message)
 {
 	control_answer_create(client, refusal_create(error, message), NULL, 0);
 }
 
-/* What is told of the door may be long: it stands behind the line. */
-static void answer_with_object(struct client *client, json_t *object)
+void control_answer_create_object(struct asker *client, struct json_t *object)
 {
 	char *text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT | JSON_ENSURE_ASCII);
 	const size_t len = text == NULL ? 0 : strlen(text);
@@ -84,7 +80,7 @@ static void answer_with_object(struct client *client, json_t *object)
 
 /* ---- the line */
 
-static bool parse_bytes(struct client *client)
+static bool parse_bytes(struct asker *client)
 {
 	const json_t *bytes = json_object_get(client->request, "bytes");
 
@@ -101,7 +97,7 @@ static bool parse_bytes(struct client *client)
 	return true;
 }
 
-bool control_parse(struct client *client, size_t line_len)
+bool control_parse(struct asker *client, size_t line_len)
 {
 	json_error_t error;
 	char message[JSON_ERROR_TEXT_LENGTH + 64];
@@ -121,19 +117,77 @@ bool control_parse(struct client *client, size_t line_len)
 
 /* ---- what the keys say */
 
-struct order {
-	struct doorman *doorman;
-	struct client *client;
-	const json_t *request;
+enum key_form {
+	KEY_TEXT,
+	KEY_NUMBER,
+	KEY_FLAG,
+	KEY_TEXTS,
 };
 
-static const char *order_word(const struct order *order, const char *key)
+/* Those of all commands. */
+static const struct {
+	const char *key;
+	enum key_form form;
+} key_forms[] = {
+	{"command", KEY_TEXT},
+	{"bytes", KEY_NUMBER},
+	{"partner", KEY_TEXT},
+	{"ip", KEY_TEXT},
+	{"limit", KEY_NUMBER},
+	{"skip", KEY_NUMBER},
+	{"expect_generation", KEY_NUMBER},
+	{"dry_run", KEY_FLAG},
+	{"end_sessions", KEY_FLAG},
+	{"queue", KEY_TEXT},
+	{"status", KEY_TEXT},
+	{"to", KEY_TEXT},
+	{"id", KEY_TEXT},
+	{"ids", KEY_TEXTS},
+	{"sender", KEY_TEXT},
+	{"recipient", KEY_TEXT},
+	{"older_than_ms", KEY_NUMBER},
+	{"larger_than", KEY_NUMBER},
+	{"envelopes", KEY_FLAG},
+	{"ndr", KEY_FLAG},
+};
+
+/* NULL: the value has it. */
+static const char *key_misses(enum key_form form, const json_t *value)
 {
-	return json_string_value(json_object_get(order->request, key));
+	const json_t *element;
+	size_t i;
+
+	switch (form) {
+	case KEY_TEXT:
+		return json_is_string(value) ? NULL : "a text";
+	case KEY_NUMBER:
+		return json_is_integer(value) && json_integer_value(value) >= 0
+			       ? NULL
+			       : "a whole number, not negative";
+	case KEY_FLAG:
+		return json_is_boolean(value) ? NULL : "true or false";
+	case KEY_TEXTS:
+		json_array_foreach((json_t *)(uintptr_t)value, i,
+			element) if (!json_is_string(element)) return "an array of texts";
+		return json_is_array(value) ? NULL : "an array of texts";
+	}
+	UNREACHABLE();
 }
 
-/* The form of each key, if it is there. False: there is an answer. */
-static bool order_check(const struct order *order, const char *const *keys)
+/* NULL: nothing is wrong with it. */
+static const char *key_check(const char *key, const json_t *value, const char *const *keys)
+{
+	bool is_known = strcmp(key, "command") == 0 || strcmp(key, "bytes") == 0;
+
+	for (unsigned i = 0; keys[i] != NULL; i++)
+		is_known |= strcmp(keys[i], key) == 0;
+	for (unsigned i = 0; is_known && i < COUNT_OF(key_forms); i++)
+		if (strcmp(key_forms[i].key, key) == 0)
+			return key_misses(key_forms[i].form, value);
+	return "";
+}
+
+bool order_check(const struct order *order, const char *const *keys)
 {
 	char message[MESSAGE_BYTES];
 	const char *key;
@@ -141,35 +195,39 @@ static bool order_check(const struct order *order, const char *const *keys)
 
 	json_object_foreach((json_t *)(uintptr_t)order->request, key, value)
 	{
-		const bool is_word = strcmp(key, "command") == 0 || strcmp(key, "partner") == 0 ||
-				     strcmp(key, "ip") == 0;
-		const bool is_number = strcmp(key, "bytes") == 0 || strcmp(key, "limit") == 0 ||
-				       strcmp(key, "expect_generation") == 0;
-		bool is_known = strcmp(key, "command") == 0 || strcmp(key, "bytes") == 0;
+		const char *form = key_check(key, value, keys);
 
-		for (unsigned i = 0; keys[i] != NULL; i++)
-			is_known |= strcmp(keys[i], key) == 0;
-		if (is_known && (is_word            ? json_is_string(value)
-					: is_number ? json_is_integer(value) &&
-							      json_integer_value(value) >= 0
-						    : json_is_boolean(value)))
+		if (form == NULL)
 			continue;
-		(void)snprintf(message, sizeof(message),
-			is_known ? "\"%s\" must be %s"
-				 : "\"%s\" is nothing that this command knows%s",
-			key,
-			!is_known   ? ""
-			: is_word   ? "a text"
-			: is_number ? "a whole number, not negative"
-				    : "true or false");
+		if (*form == '\0')
+			(void)snprintf(message, sizeof(message),
+				"\"%s\" is nothing that this command knows", key);
+		else
+			(void)snprintf(message, sizeof(message), "\"%s\" must be %s", key, form);
 		control_refuse(order->client, "bad-request", message);
 		return false;
 	}
 	return true;
 }
 
-/* "uid=0 pid=4711 user=root" */
-static void order_who(const struct client *client, char out[static WHO_BYTES])
+const char *order_word(const struct order *order, const char *key)
+{
+	return json_string_value(json_object_get(order->request, key));
+}
+
+uint64_t order_number(const struct order *order, const char *key, uint64_t fallback)
+{
+	const json_t *value = json_object_get(order->request, key);
+
+	return value == NULL ? fallback : (uint64_t)json_integer_value(value);
+}
+
+bool order_flag(const struct order *order, const char *key)
+{
+	return json_is_true(json_object_get(order->request, key));
+}
+
+void order_who(const struct asker *client, char out[static WHO_BYTES])
 {
 	char room[4096];
 	char quoted[80];
@@ -227,7 +285,7 @@ static void change_answer(const struct order *order, const struct doorman_result
 }
 
 /* The bytes behind the line; NULL: why says what is wrong. */
-static struct cidr *entries_create(const struct client *client, char why[static MESSAGE_BYTES])
+static struct cidr *entries_create(const struct asker *client, char why[static MESSAGE_BYTES])
 {
 	struct cidr *entries = NULL;
 	char *text = NULL;
@@ -288,7 +346,7 @@ static void order_change(const struct order *order, enum doorman_verb verb)
 		return;
 	}
 	request.entries = entries;
-	rc = doorman_change(order->doorman, &request, &result);
+	rc = doorman_change(order->desk->doorman, &request, &result);
 	cidr_destroy(&entries);
 	if (rc < 0)
 		change_refuse(order, &result, rc);
@@ -359,7 +417,7 @@ static void order_list(const struct order *order)
 		control_refuse(order->client, "bad-request", "\"partner\" is missing");
 		return;
 	}
-	rc = doorman_list(order->doorman, partner, &list);
+	rc = doorman_list(order->desk->doorman, partner, &list);
 	out = rc < 0 ? NULL : open_memstream(&text, &len);
 	if (rc < 0) {
 		refuse_partner(order, rc);
@@ -391,11 +449,11 @@ static void order_test(const struct order *order)
 			"\"ip\" must be an address, as \"192.0.2.7\" or \"2001:db8::7\"");
 		return;
 	}
-	rc = control_test_create(order->doorman, order_word(order, "partner"), &ip, &object);
+	rc = control_test_create(order->desk->doorman, order_word(order, "partner"), &ip, &object);
 	if (rc < 0)
 		refuse_partner(order, rc);
 	else
-		answer_with_object(order->client, object);
+		control_answer_create_object(order->client, object);
 }
 
 static void order_status(const struct order *order)
@@ -403,7 +461,8 @@ static void order_status(const struct order *order)
 	static const char *const keys[] = {NULL};
 
 	if (order_check(order, keys))
-		answer_with_object(order->client, control_status_create(order->doorman));
+		control_answer_create_object(
+			order->client, control_status_create(order->desk->doorman));
 }
 
 static void order_refusals(const struct order *order)
@@ -415,37 +474,57 @@ static void order_refusals(const struct order *order)
 	if (!order_check(order, keys))
 		return;
 	asked = asked < REFUSALS_MAX ? asked : REFUSALS_MAX;
-	answer_with_object(order->client, control_refusals_create(order->doorman, (unsigned)asked));
+	control_answer_create_object(
+		order->client, control_refusals_create(order->desk->doorman, (unsigned)asked));
 }
 
-void control_run(struct doorman *doorman, struct client *client)
+const struct control_order control_door_orders[] = {
+	{"partner-ip-list", false, order_list},
+	{"partner-ip-add", true, order_add},
+	{"partner-ip-remove", true, order_remove},
+	{"partner-ip-replace", true, order_replace},
+	{"partner-ip-test", false, order_test},
+	{"door-status", false, order_status},
+	{"door-refusals", false, order_refusals},
+	{NULL, false, NULL},
+};
+
+static const struct control_order *const all_orders[] = {
+	control_door_orders,
+	control_queue_orders,
+	control_message_orders,
+	control_message_change_orders,
+};
+
+static void refuse_command(struct asker *client)
 {
-	static const struct {
-		const char *command;
-		bool has_bytes;
-		void (*run)(const struct order *order);
-	} orders[] = {
-		{"partner-ip-list", false, order_list},
-		{"partner-ip-add", true, order_add},
-		{"partner-ip-remove", true, order_remove},
-		{"partner-ip-replace", true, order_replace},
-		{"partner-ip-test", false, order_test},
-		{"door-status", false, order_status},
-		{"door-refusals", false, order_refusals},
-	};
-	const struct order order = {doorman, client, client->request};
+	char message[MESSAGE_BYTES] = "\"command\" must be one of";
+	size_t len = strlen(message);
+
+	for (unsigned i = 0; i < COUNT_OF(all_orders); i++)
+		for (const struct control_order *at = all_orders[i]; at->command != NULL; at++)
+			if (len < sizeof(message))
+				len += (size_t)snprintf(message + len, sizeof(message) - len,
+					"%s %s", at == control_door_orders ? "" : ",", at->command);
+	control_refuse(client, "bad-request", message);
+}
+
+void control_run(const struct control_desk *desk, struct asker *client)
+{
+	const struct order order = {desk, client, client->request};
 	const char *command = order_word(&order, "command");
 
-	for (unsigned i = 0; command != NULL && i < COUNT_OF(orders); i++) {
-		if (strcmp(orders[i].command, command) != 0)
-			continue;
-		if (client->bytes > 0 && !orders[i].has_bytes)
-			control_refuse(client, "bad-request", "nothing may follow this command");
-		else
-			orders[i].run(&order);
-		return;
+	for (unsigned i = 0; command != NULL && i < COUNT_OF(all_orders); i++) {
+		for (const struct control_order *at = all_orders[i]; at->command != NULL; at++) {
+			if (strcmp(at->command, command) != 0)
+				continue;
+			if (client->bytes > 0 && !at->has_bytes)
+				control_refuse(
+					client, "bad-request", "nothing may follow this command");
+			else
+				at->run(&order);
+			return;
+		}
 	}
-	control_refuse(client, "bad-request",
-		"\"command\" must be one of partner-ip-list, partner-ip-add, partner-ip-remove, "
-		"partner-ip-replace, partner-ip-test, door-status, door-refusals");
+	refuse_command(client);
 }

@@ -183,6 +183,35 @@ static void test_answers(void **state)
 	json_decref(answer);
 }
 
+static int on_ask(void *owner, unsigned worker, struct queue_ask *question)
+{
+	unsigned *asked = owner;
+
+	assert_true(worker < 3);
+	(*asked)++;
+	question->is_done = true;
+	return 0;
+}
+
+/* Workers are asked by the hooks, if there is a spool. */
+static void test_hooks(void **state)
+{
+	unsigned asked = 0;
+	const struct control_hooks hooks = {.ask = on_ask, .workers = 3, .owner = &asked};
+	struct policy *policy = doorman_world->policy;
+
+	(void)state;
+	expect("{\"command\": \"queue-list\"}\n", "no-queue");
+	control_destroy(&control);
+	policy->queue.spool_folder = "/nonexistent/spool";
+	assert_int_equal(control_create(policy, doorman, stderr, &control), 0);
+	policy->queue.spool_folder = NULL;
+	control_set_hooks(control, &hooks);
+	assert_int_equal(control_start(control), 0);
+	expect("{\"command\": \"queue-list\"}\n", "ok");
+	assert_int_equal(asked, 3);
+}
+
 static void test_bad_requests(void **state)
 {
 	static const char *const bad[] = {
@@ -455,6 +484,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CONTROL_TEST(test_answers),
+		CONTROL_TEST(test_hooks),
 		CONTROL_TEST(test_bad_requests),
 		CONTROL_TEST(test_too_long_and_gone),
 		CONTROL_TEST(test_promises),
