@@ -2,21 +2,20 @@
 #include "policy/policy.h"
 #include "relay/base/log.h"
 #include "relay/base/protolog.h"
+#include "relay/base/track.h"
 #include "relay/control.h"
 #include "relay/keeper.h"
-#include "relay/net/listener.h"
 #include "relay/net/tls.h"
 #include "relay/pki/crl.h"
 #include "relay/privilege.h"
+#include "relay/version.h"
 #include "relay/worker.h"
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,10 +29,6 @@
 /* Certificates of peers that are remembered while no session shows them. */
 #define PEERS_KEPT 4096
 
-/* How often, and how long apart, a reload asks for an address that is in use. */
-#define PROBE_TURNS 100
-#define PROBE_PAUSE_MS 20
-
 #define DEFAULT_CONFIG "/etc/postern/postern.conf"
 
 static const char usage[] =
@@ -42,49 +37,6 @@ static const char usage[] =
 	"  --check FILE       print every mistake in a configuration, and exit\n"
 	"  --version          print version, libraries, and what this kernel can do\n"
 	"  --help             print this\n";
-
-static void print_ktls(const struct ktls_support *support)
-{
-	static const char *const versions[] = {"TLSv1.2", "TLSv1.3"};
-	static const char *const ciphers[] = {
-		NULL, "AES-128-GCM", "AES-256-GCM", "CHACHA20-POLY1305"};
-
-	if (support->why_not != NULL) {
-		(void)printf("ktls: none (%s); records stay in userspace\n", support->why_not);
-		return;
-	}
-	for (unsigned version = 0; version < 2; version++) {
-		for (unsigned cipher = 1; cipher < KTLS_CIPHER_COUNT; cipher++) {
-			const bool *works = support->works[version][cipher];
-
-			(void)printf("ktls %s %s: rx=%s tx=%s\n", versions[version],
-				ciphers[cipher], works[KTLS_DIRECTION_RX] ? "yes" : "no",
-				works[KTLS_DIRECTION_TX] ? "yes" : "no");
-		}
-	}
-	(void)printf("ktls rekey: %s\n", support->rekeys ? "yes" : "no");
-}
-
-static int run_version(void)
-{
-	struct utsname kernel;
-	struct loop_caps caps;
-	struct ktls_support support;
-	int rc = loop_probe(&caps);
-
-	(void)uname(&kernel);
-	(void)printf("postern %s\ntls: %s\nkernel: %s %s\n", POSTERN_VERSION, tls_library(),
-		kernel.sysname, kernel.release);
-	if (rc < 0)
-		(void)printf("io_uring: none (%s)\n", loop_why_not(-rc));
-	for (unsigned i = 0; rc == 0 && i < loop_cap_count; i++)
-		(void)printf("io_uring %s: %s\n", loop_cap_names[i].name,
-			*(const bool *)((const char *)&caps + loop_cap_names[i].offset) ? "yes"
-											: "no");
-	ktls_probe(&support);
-	print_ktls(&support);
-	return EXIT_SUCCESS;
-}
 
 static int check_caps(const struct policy *policy, struct loop_caps *caps)
 {
@@ -118,25 +70,25 @@ static int run_check(const char *file)
 	return rc;
 }
 
-/* Each session needs a descriptor, each session with a next hop, and the door for its tries. */
+/*
+ * Each session needs a descriptor, each session with a next hop, each segment of the spool, and the
+ * door for its tries.
+ */
 static void raise_descriptor_limit(const struct world *world, unsigned workers)
 {
-	const rlim_t need = (rlim_t)6 * DOOR_SLOTS + (256 + world->connections_max) * workers;
-	struct rlimit limit;
+	const struct queue_policy *queue = &world->policy->queue;
+	const rlim_t segments = queue->spool_folder == NULL
+					? 0
+					: queue->spool_max_bytes / queue->spool_segment_bytes;
+	const rlim_t need =
+		(rlim_t)6 * DOOR_SLOTS + segments + (256 + world->connections_max) * workers;
+	const rlim_t allowed = privilege_allow_files(need);
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= need)
-		return;
-	if (limit.rlim_max < need) {
-		struct rlimit raised = {.rlim_cur = need, .rlim_max = need};
-
-		if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
-			return;
+	if (allowed < need)
 		log_event(LOG_LEVEL_WARNING, NULL, "start",
-			"why=\"open files are limited to %lu, max-sessions needs %lu\"",
-			(unsigned long)limit.rlim_max, (unsigned long)need);
-	}
-	limit.rlim_cur = limit.rlim_max < need ? limit.rlim_max : need;
-	(void)setrlimit(RLIMIT_NOFILE, &limit);
+			"why=\"open files are limited to %lu, max-sessions and the spool need "
+			"%lu\"",
+			(unsigned long)allowed, (unsigned long)need);
 }
 
 struct relay {
@@ -144,6 +96,7 @@ struct relay {
 	struct loop_caps caps;
 	struct ktls_support ktls_support;
 	struct worker_shared shared;
+	struct spool_folder *spool_folder; /* NULL: none is configured */
 	struct doorman *doorman;
 	struct control *control;
 	struct worker **workers;
@@ -173,6 +126,15 @@ static uint64_t relay_end_unserved(void *owner)
 	for (unsigned i = 0; i < relay->worker_count; i++)
 		count += worker_await_unserved(relay->workers[i]);
 	return count;
+}
+
+/* One question of the control thread about the queues of one worker. */
+static int relay_ask_worker(void *owner, unsigned worker, struct queue_ask *ask)
+{
+	const struct relay *relay = owner;
+
+	worker_ask(relay->workers[worker], ask);
+	return worker_await_answer(relay->workers[worker], ask) ? 0 : -ESHUTDOWN;
 }
 
 static void relay_log_stats(struct relay *relay)
@@ -259,56 +221,12 @@ static struct logset_options relay_protolog_options(const struct policy *policy)
 		.max_age_ms = policy->protocol_log_max_age_ms};
 }
 
-/*
- * An address that the reload before gave up may still be held by a worker that has not come to
- * close it: then it is tried again, until no turn is left. Not on a worker.
- */
-static int relay_probe_address(const struct address *address, unsigned *turns)
+static struct logset_options relay_track_options(const struct policy *policy)
 {
-	const struct timespec pause = {.tv_nsec = PROBE_PAUSE_MS * 1000000L};
-	int rc = listener_probe(address);
-
-	while (rc == -EADDRINUSE && *turns > 0) {
-		--*turns;
-		(void)nanosleep(&pause, NULL);
-		rc = listener_probe(address);
-	}
-	return rc;
-}
-
-/*
- * Which bindings are new, and can be had? An address that is not of this machine is reported
- * and passed over, so that the other connectors are served (EXCHANGE 14 row 3).
- */
-static int relay_probe_bindings(const struct world *old, struct world *world, FILE *errors)
-{
-	unsigned turns = old == NULL ? 0 : PROBE_TURNS;
-	unsigned open = 0;
-
-	for (unsigned i = 0; i < world->binding_count; i++) {
-		struct world_binding *binding = &world->bindings[i];
-		char text[64];
-		int rc = 0;
-
-		for (unsigned j = 0; old != NULL && j < old->binding_count; j++)
-			binding->is_open |=
-				old->bindings[j].is_open &&
-				address_is_equal(old->bindings[j].address, binding->address);
-		binding->is_new = !binding->is_open;
-		rc = binding->is_open ? 0 : relay_probe_address(binding->address, &turns);
-		binding->is_open = rc == 0;
-		open += rc == 0;
-		if (rc == 0)
-			continue;
-		world_complain_binding(binding, rc, errors);
-		if (rc != -EADDRNOTAVAIL)
-			return rc;
-		address_print(binding->address, text, sizeof(text));
-		log_event(LOG_LEVEL_ERROR, NULL, "listen-failed",
-			"connector=%s address=%s why=\"%s\"", binding->connector, text,
-			strerror(-rc));
-	}
-	return open > 0 ? 0 : -EADDRNOTAVAIL;
+	return (struct logset_options){.folder = policy->queue.tracking_log_folder,
+		.max_file_bytes = policy->queue.tracking_log_max_file_bytes,
+		.max_directory_bytes = policy->queue.tracking_log_max_directory_bytes,
+		.max_age_ms = policy->queue.tracking_log_max_age_ms};
 }
 
 /* What every worker has to change; if one of them cannot, none has to. */
@@ -369,10 +287,11 @@ static const char *relay_on_world(void *owner, struct world *world)
 	struct relay *relay = owner;
 	struct crl_options crl = relay_crl_options(relay, world->policy);
 	struct logset_options protolog = relay_protolog_options(world->policy);
+	struct logset_options track = relay_track_options(world->policy);
 	int rc = atomic_load(&relay->is_draining) ? -ESHUTDOWN : 0;
 
 	if (rc == 0)
-		rc = relay_probe_bindings(relay->world, world, stderr);
+		rc = world_probe_bindings(relay->world, world, stderr);
 	if (rc == 0)
 		rc = relay_change(relay, world);
 	if (rc < 0)
@@ -382,8 +301,30 @@ static const char *relay_on_world(void *owner, struct world *world)
 	log_level_max = world->policy->log_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
 	crl_configure(&crl);
 	protolog_configure(&protolog);
+	track_configure(&track);
 	relay_log_listeners(world);
 	return NULL;
+}
+
+/* The spool; its thread is the first beside this one. */
+static int relay_create_spool(struct relay *relay)
+{
+	const struct queue_policy *queue = &relay->world->policy->queue;
+	const struct spool_folder_options options = {.path = queue->spool_folder,
+		.segment_bytes = queue->spool_segment_bytes,
+		.bytes_max = queue->spool_max_bytes,
+		.logs = relay->worker_count,
+		.pressure_medium = (unsigned)queue->pressure_medium,
+		.pressure_high = (unsigned)queue->pressure_high,
+		.pressure_high_end = (unsigned)queue->pressure_high_end,
+		.pressure_medium_end = (unsigned)queue->pressure_medium_end};
+	int rc;
+
+	if (queue->spool_folder == NULL)
+		return 0;
+	rc = spool_folder_create(&options, stderr, &relay->spool_folder);
+	relay->shared.spool_folder = relay->spool_folder;
+	return rc;
 }
 
 static int relay_create_workers(struct relay *relay)
@@ -396,6 +337,7 @@ static int relay_create_workers(struct relay *relay)
 	relay->workers = calloc(count, sizeof(*relay->workers));
 	relay->shared = (struct worker_shared){.caps = &relay->caps,
 		.doorman = relay->doorman,
+		.worker_count = count,
 		.ktls_support = &relay->ktls_support,
 		.started_s = (uint64_t)time(NULL),
 		.on_open = relay_on_open,
@@ -406,7 +348,7 @@ static int relay_create_workers(struct relay *relay)
 	if (relay->workers == NULL || quota_create(QUOTA_SOURCES, &relay->shared.quota) < 0)
 		return -ENOMEM;
 	raise_descriptor_limit(relay->world, count);
-	rc = relay_probe_bindings(NULL, relay->world, stderr);
+	rc = world_probe_bindings(NULL, relay->world, stderr);
 	while (rc == 0 && relay->worker_count < count) {
 		rc = worker_create(relay->worker_count, &relay->shared, relay->world, stderr,
 			&relay->workers[relay->worker_count]);
@@ -423,10 +365,15 @@ static int relay_start_helpers(struct relay *relay, const char *file)
 	const struct policy *policy = relay->world->policy;
 	const struct crl_options crl = relay_crl_options(relay, policy);
 	const struct logset_options protolog = relay_protolog_options(policy);
-	int rc = crl_start(&crl);
+	const struct logset_options track = relay_track_options(policy);
+	int rc = relay_create_spool(relay);
 
 	if (rc == 0)
+		rc = crl_start(&crl);
+	if (rc == 0)
 		rc = protolog_start(&protolog, relay->worker_count);
+	if (rc == 0)
+		rc = track_start(&track, relay->worker_count);
 	if (rc == 0)
 		rc = keeper_create(file, relay->world, &events, relay, &relay->keeper);
 	return rc;
@@ -447,12 +394,15 @@ static int relay_create_door(struct relay *relay)
 
 static int relay_start(struct relay *relay, const char *file)
 {
+	const struct policy *policy = relay->world->policy;
 	int rc = relay_create_door(relay);
 
 	if (rc == 0)
 		rc = relay_create_workers(relay);
 	if (rc == 0)
-		rc = drop_privileges(relay->world->policy->user);
+		rc = privilege_make_folder(policy->queue.spool_folder, policy->user, stderr);
+	if (rc == 0)
+		rc = drop_privileges(policy->user);
 	if (rc == 0)
 		rc = relay_start_helpers(relay, file);
 	if (rc < 0)
@@ -468,6 +418,9 @@ static int relay_start(struct relay *relay, const char *file)
 		if (rc == 0)
 			relay->started++;
 	}
+	control_set_hooks(relay->control,
+		&(const struct control_hooks){
+			.ask = relay_ask_worker, .workers = relay->worker_count, .owner = relay});
 	/* It may ask workers for something, and waits for them. */
 	if (rc == 0)
 		rc = control_start(relay->control);
@@ -496,7 +449,9 @@ static int relay_stop(struct relay *relay, bool has_served)
 	for (unsigned i = 0; i < relay->worker_count; i++)
 		worker_destroy(&relay->workers[i]);
 	free(relay->workers);
+	spool_folder_destroy(&relay->spool_folder);
 	protolog_stop();
+	track_stop();
 	quota_destroy(&relay->shared.quota);
 	(has_served ? doorman_destroy : doorman_abandon)(&relay->doorman);
 	return rc;
@@ -577,7 +532,8 @@ int main(int argc, char **argv)
 	case 'k':
 		return run_check(optarg);
 	case 'V':
-		return run_version();
+		version_print();
+		return EXIT_SUCCESS;
 	case 'h':
 		(void)fputs(usage, stdout);
 		return EXIT_SUCCESS;

@@ -5,7 +5,9 @@
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
+#include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* A container may have taken the right to change the bounding set; then what it left stays. */
@@ -17,7 +19,7 @@ static int drop_bounds(void)
 	return capng_apply(CAPNG_SELECT_BOUNDS) == 0 ? 0 : -EPERM;
 }
 
-static int become(const char *user)
+static int find_user(const char *user, uid_t *out_uid, gid_t *out_gid)
 {
 	const struct passwd *entry;
 
@@ -25,9 +27,63 @@ static int become(const char *user)
 	entry = getpwnam(user);
 	if (entry == NULL)
 		return errno != 0 ? -errno : -ENOENT;
-	if (setgroups(0, NULL) < 0 || setgid(entry->pw_gid) < 0 || setuid(entry->pw_uid) < 0)
-		return -errno;
+	*out_uid = entry->pw_uid;
+	*out_gid = entry->pw_gid;
 	return 0;
+}
+
+static int become(const char *user)
+{
+	uid_t uid = 0;
+	gid_t gid = 0;
+	int rc = find_user(user, &uid, &gid);
+
+	if (rc == 0 && (setgroups(0, NULL) < 0 || setgid(gid) < 0 || setuid(uid) < 0))
+		rc = -errno;
+	return rc;
+}
+
+int privilege_make_folder(const char *path, const char *user, FILE *errors)
+{
+	uid_t uid = 0;
+	gid_t gid = 0;
+	int rc = 0;
+
+	if (path == NULL || user == NULL || geteuid() != 0)
+		return 0;
+	if (mkdir(path, 0700) < 0) {
+		/* What is there is its owner's business, and whatever is wrong shows when it is
+		 * used.
+		 */
+		if (errno == EEXIST)
+			return 0;
+		rc = -errno;
+	}
+	if (rc == 0)
+		rc = find_user(user, &uid, &gid);
+	if (rc == 0 && chown(path, uid, gid) < 0)
+		rc = -errno;
+	if (rc < 0)
+		(void)fprintf(errors, "%s: the folder cannot be made for user \"%s\": %s\n", path,
+			user, strerror(-rc));
+	return rc;
+}
+
+rlim_t privilege_allow_files(rlim_t need)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= need)
+		return need;
+	if (limit.rlim_max < need) {
+		struct rlimit raised = {.rlim_cur = need, .rlim_max = need};
+
+		if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
+			return need;
+	}
+	limit.rlim_cur = limit.rlim_max < need ? limit.rlim_max : need;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur;
 }
 
 int drop_privileges(const char *user)

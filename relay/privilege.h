@@ -6,6 +6,8 @@
  */
 
 #include "relay/base/assert.h"
+#include <stdio.h>
+#include <sys/resource.h>
 
 /*
  * For good: no new privileges by programs that are executed, user's identity and group (if it is
@@ -16,3 +18,12 @@
  * Before there are other threads, as capabilities are each thread's own. -errno.
  */
 NODISCARD int drop_privileges(const char *user);
+
+/*
+ * Before that: makes a folder that is missing, where the user could not, and gives it to the user.
+ * Nothing without path or user, or if we are not root. -errno, with a line on errors.
+ */
+NODISCARD int privilege_make_folder(const char *path, const char *user, FILE *errors);
+
+/* Also before: that many files may be open at a time, if we may allow it. How many may be. */
+rlim_t privilege_allow_files(rlim_t need);

@@ -4,6 +4,7 @@
 #include "relay/base/limits.h"
 #include "relay/base/log.h"
 #include "relay/base/protolog.h"
+#include "relay/base/track.h"
 #include "relay/pki/crl.h"
 #include "relay/worker_private.h"
 #include <errno.h>
@@ -79,6 +80,7 @@ static void worker_drain_now(struct worker *worker)
 	if (worker->is_draining)
 		return;
 	worker->is_draining = true;
+	worker_drain_queue(worker);
 	LIST_FOR_EACH (link, after, &worker->listeners)
 		listener_close(&OWNER_OF(link, struct worker_listener, link)->listener);
 	LIST_FOR_EACH (link, after, &worker->open_sessions)
@@ -99,6 +101,7 @@ static void worker_drain_expired(struct timer *timer)
 	LIST_FOR_EACH (link, after, &worker->open_sessions)
 		session_kick(&OWNER_OF(link, struct worker_session, link)->session,
 			"421 4.3.2 Service not available, closing transmission channel");
+	worker_abort_queue(worker);
 	LIST_FOR_EACH (link, after, &worker->views)
 		router_abort(OWNER_OF(link, struct view, link)->router);
 }
@@ -118,7 +121,7 @@ static bool worker_is_done(const struct worker *worker)
 		if (!router_is_closed(OWNER_OF(link, struct view, link)->router))
 			return false;
 	}
-	return !worker->log_op.in_flight;
+	return worker_queue_is_done(worker) && !worker->log_op.in_flight;
 }
 
 /* What others ask of a worker. */
@@ -158,6 +161,8 @@ static void worker_look_again(struct worker *worker)
 		session_proof_changed(&OWNER_OF(link, struct worker_session, link)->session);
 	LIST_FOR_EACH (link, after, &worker->views)
 		router_proof_changed(OWNER_OF(link, struct view, link)->router);
+	if (worker->queues != NULL)
+		queues_proof_changed(worker->queues);
 }
 
 static void worker_on_wake(struct op *op, int32_t result, uint32_t flags)
@@ -171,6 +176,8 @@ static void worker_on_wake(struct op *op, int32_t result, uint32_t flags)
 		worker_adopt_all(worker);
 	if (why & WORKER_WAKE_UNSERVED)
 		worker_do_end_unserved(worker);
+	if (why & WORKER_WAKE_ASK)
+		worker_do_ask(worker);
 	if (why & WORKER_WAKE_PROOF)
 		worker_look_again(worker);
 	if (why & WORKER_WAKE_DRAIN)
@@ -237,6 +244,7 @@ int worker_create(unsigned index, const struct worker_shared *shared, struct wor
 	(void)pthread_mutex_init(&worker->change_lock, NULL);
 	(void)pthread_cond_init(&worker->progress, NULL);
 	link_init(&worker->changes);
+	link_init(&worker->asks);
 	link_init(&worker->open_sessions);
 	link_init(&worker->views);
 	link_init(&worker->listeners);
@@ -269,9 +277,12 @@ static int worker_open(struct worker *worker)
 	}
 	rc = worker_create_sessions(worker);
 	if (rc == 0)
+		rc = worker_create_queue(worker);
+	if (rc == 0)
 		rc = view_open(worker->view);
 	if (rc < 0)
 		return rc;
+	worker_start_queue(worker);
 	LIST_FOR_EACH (link, after, &worker->listeners)
 		listener_start(
 			&OWNER_OF(link, struct worker_listener, link)->listener, worker->loop);
@@ -300,6 +311,7 @@ static void *worker_main(void *arg)
 
 	stats_mine = &worker->stats;
 	protolog_attach(worker->index);
+	track_attach(worker->index);
 	worker->result = worker_open(worker);
 	if (worker->result == 0)
 		worker->shared->on_open(worker->shared->owner);
@@ -308,6 +320,7 @@ static void *worker_main(void *arg)
 		worker->result = loop_turn(worker->loop);
 		worker_sweep(worker);
 		worker_refresh_tls(worker);
+		worker_close_spools(worker);
 		worker_log_flush(worker);
 	}
 	worker_log_finish(worker);
@@ -363,6 +376,7 @@ void worker_destroy(struct worker **out)
 
 		view_destroy(&view);
 	}
+	worker_destroy_queue(worker);
 	if (worker->loop != NULL) {
 		loop_destroy(&worker->loop);
 		pool_destroy(&worker->sessions);

@@ -12,6 +12,8 @@
 
 #include "relay/base/stats.h"
 #include "relay/doorman.h"
+#include "relay/mail/queue_ask.h"
+#include "relay/mail/spool_folder.h"
 #include "relay/net/ktls.h"
 #include "relay/net/loop.h"
 #include "relay/quota.h"
@@ -24,6 +26,8 @@ struct worker_shared {
 	const struct ktls_support *ktls_support;
 	struct quota *quota;
 	struct doorman *doorman;
+	struct spool_folder *spool_folder; /* NULL: there is none */
+	unsigned worker_count;
 	uint64_t started_s; /* wall clock at start: part of session ids */
 	uint16_t random_id; /* and a number that tells this process from another's */
 
@@ -82,6 +86,14 @@ void worker_await_adopted(struct worker *worker);
  */
 void worker_end_unserved(struct worker *worker);
 uint64_t worker_await_unserved(struct worker *worker);
+
+/*
+ * Asks its queues something; ask must stay until the second call, which waits for the answer as
+ * above. False: the worker has ended, and ask is not answered. On one thread at a time, and not on
+ * a worker. A worker without queues has nothing to tell.
+ */
+void worker_ask(struct worker *worker, struct queue_ask *ask);
+bool worker_await_answer(struct worker *worker, struct queue_ask *ask);
 
 /* Waits for the thread. Returns 0, or the -errno that ended it. */
 int worker_join(struct worker *worker);

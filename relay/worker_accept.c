@@ -14,10 +14,9 @@ static void worker_on_session_closed(struct session *session)
 	struct worker_session *own = OWNER_OF(session, struct worker_session, session);
 	struct worker *worker = own->worker;
 
-	proxy_fini(&own->proxy);
+	worker_sink_close(own);
 	quota_leave(&own->place);
 	own->view->sessions--;
-	own->out_view->sessions--;
 	link_remove(&own->link);
 	pool_put(&worker->sessions, own);
 }
@@ -26,18 +25,21 @@ static void worker_on_session_closed(struct session *session)
  * Where mail of a session goes under another policy: by what its connector says there, or by the
  * send connector of the same name if that is gone. False: there is nothing like it.
  */
-static bool worker_find_way(const struct policy *policy, const struct session *session,
-	const struct send_connector **out)
+static bool worker_find_way(
+	struct view *view, const struct session *session, struct worker_way *out)
 {
+	const struct policy *policy = view->world->policy;
 	const struct send_connector *old = session->connector->send_connector;
 	const struct receive_connector *connector =
 		policy_receive_connector(policy, session->connector->name);
 
+	out->view = view;
+	out->receive = connector == NULL ? session->connector : connector;
 	if (connector != NULL)
-		*out = connector->send_connector;
+		out->send = connector->send_connector;
 	else
-		*out = old == NULL ? NULL : policy_send_connector(policy, old->name);
-	return connector != NULL || old == NULL || *out != NULL;
+		out->send = old == NULL ? NULL : policy_send_connector(policy, old->name);
+	return connector != NULL || old == NULL || out->send != NULL;
 }
 
 /*
@@ -47,20 +49,15 @@ static bool worker_find_way(const struct policy *policy, const struct session *s
 static void worker_follow_world(struct worker_session *own)
 {
 	struct view *view = own->worker->view;
-	const struct send_connector *connector = NULL;
+	struct worker_way way;
 
 	if (own->out_view == view)
 		return;
-	if (!worker_find_way(view->world->policy, &own->session, &connector)) {
+	if (!worker_find_way(view, &own->session, &way)) {
 		own->session.is_draining = true;
 		return;
 	}
-	proxy_move(&own->proxy, &(const struct proxy_options){.router = view->router,
-					.connector = connector,
-					.session = own->session.id});
-	own->out_view->sessions--;
-	own->out_view = view;
-	own->out_view->sessions++;
+	worker_sink_move(own, &way);
 	/* It stands in the view that is held now, until the next move. */
 	own->session.authserv_id = view->world->policy->fqdn;
 }
@@ -263,16 +260,13 @@ static void worker_open_session(
 	own->partner = who->is_balancer ? NULL : who->partner;
 	own->view = worker->view;
 	own->view->sessions++;
-	own->out_view = worker->view;
-	own->out_view->sessions++;
-	proxy_init(&own->proxy, &(const struct proxy_options){.router = worker->view->router,
-					.connector = connector->send_connector,
-					.session = session->id});
+	worker_sink_open(own, &(const struct worker_way){.view = worker->view,
+				      .receive = connector,
+				      .send = connector->send_connector});
 	session->owner = &worker_session_owner;
 	session->connector = connector;
 	session->world = &worker->world;
 	session->tls_context = view_tls(worker->view, connector);
-	session->sink = &own->proxy.sink;
 	session->client = worker_client(&own->ends);
 	session->awaits_header = who->is_balancer;
 	session->is_front_end = worker_is_front_end(connector, &own->ends.ip, own->ends.zone);
@@ -333,12 +327,9 @@ static void worker_become(struct worker_session *own, const struct gate_answer *
 	if (!session->has_begun)
 		session->is_front_end = worker_is_front_end(
 			connector, &client->ip, client->origin == CLIENT_SEEN ? own->ends.zone : 0);
-	proxy_move(&own->proxy, &(const struct proxy_options){.router = own->view->router,
-					.connector = connector->send_connector,
-					.session = session->id});
-	own->out_view->sessions--;
-	own->out_view = own->view;
-	own->out_view->sessions++;
+	worker_sink_move(own, &(const struct worker_way){.view = own->view,
+				      .receive = connector,
+				      .send = connector->send_connector});
 }
 
 /* Is the peer one that is to announce its clients, by the rules of now? */

@@ -136,6 +136,7 @@ static void worker_adopt_now(struct worker *worker, struct worker_change *change
 		log_event(LOG_LEVEL_ERROR, NULL, "reload", "worker=%u result=failed why=resolver",
 			worker->index);
 	change->view = NULL;
+	worker_use_queue(worker);
 	worker_sort_listeners(worker);
 	while ((link = list_take(&change->listeners)) != NULL) {
 		struct worker_listener *own = OWNER_OF(link, struct worker_listener, link);
@@ -151,7 +152,7 @@ static void worker_adopt_now(struct worker *worker, struct worker_change *change
 }
 
 /* One of a kind is under way at a time. */
-static void worker_duty_done(struct worker *worker, struct worker_duty *duty)
+void worker_duty_done(struct worker *worker, struct worker_duty *duty)
 {
 	(void)pthread_mutex_lock(&worker->change_lock);
 	duty->done++;
@@ -159,7 +160,7 @@ static void worker_duty_done(struct worker *worker, struct worker_duty *duty)
 	(void)pthread_mutex_unlock(&worker->change_lock);
 }
 
-static void worker_await_duty(struct worker *worker, const struct worker_duty *duty)
+void worker_await_duty(struct worker *worker, const struct worker_duty *duty)
 {
 	(void)pthread_mutex_lock(&worker->change_lock);
 	while (duty->done < duty->asked && !worker->has_ended)
@@ -233,7 +234,7 @@ void worker_sweep(struct worker *worker)
 	LIST_FOR_EACH (link, after, &worker->views) {
 		struct view *view = OWNER_OF(link, struct view, link);
 
-		if (view_is_done(view))
+		if (view_is_done(view) && !worker_queue_needs(worker, view))
 			view_destroy(&view);
 	}
 	LIST_FOR_EACH (link, after, &worker->listeners) {

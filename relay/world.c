@@ -265,6 +265,29 @@ static bool world_is_same(const char *a, const char *b)
 	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
 }
 
+/* What the spool and the queues were laid out by; NULL: nothing of it has changed. */
+static const char *world_changed_queue(
+	const struct queue_policy *was, const struct queue_policy *is)
+{
+	if (!world_is_same(was->spool_folder, is->spool_folder))
+		return "spool-folder";
+	/* Without a spool nothing was laid out. */
+	if (is->spool_folder == NULL)
+		return NULL;
+	if (was->spool_segment_bytes != is->spool_segment_bytes)
+		return "spool-segment-size";
+	if (was->spool_max_bytes != is->spool_max_bytes)
+		return "spool-max-size";
+	if (was->max_messages != is->max_messages)
+		return "queue-max-messages";
+	if (was->pressure_medium != is->pressure_medium ||
+		was->pressure_high != is->pressure_high ||
+		was->pressure_high_end != is->pressure_high_end ||
+		was->pressure_medium_end != is->pressure_medium_end)
+		return "back-pressure";
+	return NULL;
+}
+
 const char *world_needs_restart(const struct world *old, const struct world *world)
 {
 	const struct policy *was = old->policy;
@@ -293,5 +316,5 @@ const char *world_needs_restart(const struct world *old, const struct world *wor
 		return "control-group";
 	if (world->connections_max > old->connections_max)
 		return "more max-connections";
-	return NULL;
+	return world_changed_queue(&was->queue, &is->queue);
 }

@@ -58,3 +58,10 @@ void world_complain_binding(const struct world_binding *binding, int rc, FILE *e
 
 /* May a relay that runs with old go on with this one? Else says what needs a restart. */
 const char *world_needs_restart(const struct world *old, const struct world *world);
+
+/*
+ * Which bindings are new, and can be had? An address that is not of this machine is reported
+ * and passed over, so that the other connectors are served (EXCHANGE 14 row 3). It may wait for an
+ * address that old (or NULL) had given up. -errno: none is left, or one is in use.
+ */
+NODISCARD int world_probe_bindings(const struct world *old, struct world *world, FILE *errors);
