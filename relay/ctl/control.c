@@ -150,6 +150,26 @@ static bool object_add(json_t *object, const char *key, json_t *value)
 	return value != NULL && json_object_set_new(object, key, value) == 0;
 }
 
+static json_t *member_create(const struct control_member *member)
+{
+	json_t *texts;
+
+	switch (member->kind) {
+	case CONTROL_TEXT:
+		return json_string(member->text);
+	case CONTROL_NUMBER:
+		return json_integer((json_int_t)member->number);
+	case CONTROL_FLAG:
+		return json_true();
+	case CONTROL_TEXTS:
+		break;
+	}
+	texts = json_array();
+	for (unsigned i = 0; i < member->text_count; i++)
+		(void)json_array_append_new(texts, json_string(member->texts[i]));
+	return texts;
+}
+
 /* The line as text to be freed; NULL after a message. */
 static char *request_create_line(const struct control_request *request)
 {
@@ -169,6 +189,9 @@ static char *request_create_line(const struct control_request *request)
 		(!request->end_sessions || object_add(object, "end_sessions", json_true())) &&
 		(request->limit == 0 || object_add(object, "limit", json_integer(request->limit)));
 
+	for (unsigned i = 0; is_whole && i < request->member_count; i++)
+		is_whole = object_add(
+			object, request->members[i].key, member_create(&request->members[i]));
 	if (is_whole)
 		line = json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER);
 	json_decref(object);
@@ -211,6 +234,7 @@ static bool reply_parse(struct control_reply *reply, bool *out_is_done)
 	*out_is_done = json_is_true(ok);
 	object_text(object, "error", reply->error, sizeof(reply->error));
 	object_text(object, "message", reply->message, sizeof(reply->message));
+	object_text(object, "status", reply->status, sizeof(reply->status));
 	reply->has_generation = json_is_integer(json_object_get(object, "generation"));
 	reply->generation = object_number(object, "generation");
 	reply->added = object_number(object, "added");
@@ -265,7 +289,9 @@ static int reply_create_line(struct channel *channel, struct control_reply *repl
 		seen = channel->len;
 	}
 	len = (size_t)(end - channel->data);
-	reply->line = strndup(channel->data, len);
+	/* What has come is no string, so that strndup() is not for it. */
+	channel->data[len] = '\0';
+	reply->line = strdup(channel->data);
 	if (reply->line == NULL) {
 		ctl_error("out of memory");
 		return -ENOMEM;

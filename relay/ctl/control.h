@@ -23,8 +23,27 @@ struct control_place {
 NODISCARD int control_place_read(
 	const struct ctl *ctl, int64_t timeout_s, struct control_place *out);
 
+/* A member of a request that only one family of commands has. */
+enum control_member_kind {
+	CONTROL_TEXT,
+	CONTROL_TEXTS,
+	CONTROL_NUMBER,
+	CONTROL_FLAG, /* true */
+};
+
+struct control_member {
+	const char *key;
+	enum control_member_kind kind;
+	const char *text;
+	const char *const *texts;
+	unsigned text_count;
+	uint64_t number;
+};
+
 struct control_request {
 	const char *command; /* "partner-ip-add" */
+	const struct control_member *members;
+	unsigned member_count;
 	const char *partner; /* NULL: not said, as everything below that is 0 */
 	const char *ip;
 	const char *bytes; /* what follows the line */
@@ -50,6 +69,7 @@ enum control_outcome {
 struct control_reply {
 	bool was_asked; /* a relay was there, and may have got the request */
 	char error[32];
+	char status[32];                     /* of a queue that nothing could be done to */
 	char message[CONTROL_MESSAGE_BYTES]; /* may have several lines */
 	bool has_generation;
 	uint64_t generation, added, removed, kept, sessions_ended, effect_us, count;

@@ -5,6 +5,9 @@
 #include "relay/ctl/ask.h"
 #include "relay/ctl/door.h"
 #include "relay/ctl/partner_ip.h"
+#include "relay/ctl/queue.h"
+#include "relay/ctl/spool.h"
+#include "relay/ctl/track.h"
 #include <errno.h>
 #include <string.h>
 
@@ -23,6 +26,11 @@ static const struct ctl_command *const families[] = {
 	ctl_partner_commands,
 	ctl_partner_ip_commands,
 	ctl_door_commands,
+	ctl_spool_commands,
+	ctl_track_commands,
+	ctl_queue_commands,
+	ctl_msg_commands,
+	ctl_pressure_commands,
 };
 
 static const char usage[] =
