@@ -17,7 +17,7 @@ run_command() {
     (
         ulimit -c 0
         exec env -i HOME=/tmp TMPDIR=/tmp USER=root LANG=C.UTF-8 TERM=dumb \
-            "${environment[@]}" "${command[@]}"
+            ${GLIBC_TUNABLES+"GLIBC_TUNABLES=$GLIBC_TUNABLES"} "${environment[@]}" "${command[@]}"
     ) </dev/null >&"$out" 2>&1 {out}>&-
     status=$?
     exec {out}>&-

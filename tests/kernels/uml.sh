@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # uml.sh [--kernel debian12|debian13|newest] [--mem SIZE] [--timeout SECONDS] [--log FILE]
-#        -- COMMAND ARGS...
+#        [--disk FILE] [--channel FILE] -- COMMAND ARGS...
 #
 # Runs COMMAND as root in User-Mode Linux, from the current directory, and exits with its status.
 # No privileges are needed, and the machine's own kernel needs nothing special.
@@ -12,15 +12,23 @@
 #   --mem      memory of the guest, default 1G; the host gives only what is touched
 #   --timeout  wall-clock limit for everything after the fetch, default 300
 #   --log      keep the kernel's messages in this file
+#   --disk     this file is /dev/ubda; it has no cache of its own: what the guest's kernel wrote to
+#              it stays if the guest is killed, and what that still had in memory does not
+#   --channel  what is written to /dev/ttyS2 is appended to this file at once
+#
+# SIGTERM kills the guest in the middle of whatever it does, as if its power were cut.
 #
 # Inside, the machine's files are visible at the same paths but read-only, except the project's
 # folder and the current directory, which may be written. /tmp, /var/tmp, /run and /dev/shm are
 # empty and in memory, /dev, /proc, /sys and the bpf and cgroup2 file systems are the guest's own,
 # and lo is up. The environment is PATH, the variables POSTERN_*, the sanitizers' *SAN_OPTIONS,
-# TMPDIR=/tmp and HOME=/tmp. Standard input is empty.
+# TMPDIR=/tmp and HOME=/tmp, and GLIBC_TUNABLES where the processor needs it. Standard input is
+# empty.
 #
 # Standard output carries COMMAND's standard output and error together, nothing else. When COMMAND
 # ends, whatever it left running is killed.
+#
+# On a processor with AMX the first two kernels need a C compiler, for xstate.c.
 #
 # Exit status: COMMAND's own (127 if there is no such command); 77 with a reason on standard error
 # if the kernel cannot be had; 124 on timeout; 125 on wrong usage, or if the kernel failed before
@@ -33,7 +41,7 @@ project=${here%/*/*}
 usage() {
     echo "uml.sh: $1" >&2
     echo "usage: uml.sh [--kernel debian12|debian13|newest] [--mem SIZE] [--timeout SECONDS]" \
-        "[--log FILE] -- COMMAND ARGS..." >&2
+        "[--log FILE] [--disk FILE] [--channel FILE] -- COMMAND ARGS..." >&2
     exit 125
 }
 
@@ -41,15 +49,19 @@ kernel=debian12
 mem=1G
 limit=300
 keep=
+disk=
+channel=/dev/null
 while [ $# -gt 0 ]; do
     case $1 in
     --)
         shift
         break
         ;;
-    --kernel | --mem | --timeout | --log)
+    --kernel | --mem | --timeout | --log | --disk | --channel)
         [ $# -ge 2 ] || usage "$1 needs a value"
         case $1 in
+        --disk) disk="ubd0=$(realpath "$2")" ;;
+        --channel) channel=$2 ;;
         --kernel) kernel=$2 ;;
         --mem) mem=$2 ;;
         --timeout) limit=$2 ;;
@@ -99,6 +111,24 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
+# The older kernels have no room for AMX registers: see xstate.c. And the frame of a signal there
+# holds AVX registers but nothing of AVX-512, so that a handler spoils what it interrupts if libc
+# uses that in both, as for strlen(): in this guest libc does not.
+tunables=
+if [ "$kernel" != newest ]; then
+    if grep -qw amx_tile /proc/cpuinfo; then
+        cc -std=gnu17 -D_GNU_SOURCE -O2 -fPIC -shared -o "$run/xstate.so" \
+            "$here/xstate.c" >&2 || {
+            echo "uml.sh: on a processor with AMX, $kernel needs a C compiler" >&2
+            exit 77
+        }
+        libs+=" LD_PRELOAD=$run/xstate.so"
+    fi
+    if grep -qw avx512f /proc/cpuinfo; then
+        tunables=GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW
+    fi
+fi
+
 # Guest memory is a file, unlinked at once, on a file system with room that lets code run.
 memory=$run
 need=${mem%?}
@@ -112,7 +142,7 @@ fi
 # What the relay and its tests use, as far as this kernel has it.
 mapfile -t files < <("$here/module-order.sh" "$(echo "$modules"/*)" ipv6 tls gcm ccm cmac ctr \
     ghash-generic chacha chacha20poly1305 chacha_generic poly1305_generic inet_diag tcp_diag \
-    unix_diag veth dummy loop)
+    unix_diag veth dummy loop nbd)
 
 # What the guest's first process is to do, as bash variables.
 names=$(compgen -e | grep -E '^(PATH|POSTERN_.*|[A-Z]+SAN_OPTIONS)$' || true)
@@ -157,7 +187,7 @@ fi
 mkfifo "$run/out"
 cat "$run/out" &
 cat=$!
-exec 4>"$run/out"
+exec 4>"$run/out" 6>>"$channel"
 SECONDS=0
 (
     cd "$folder"
@@ -165,12 +195,13 @@ SECONDS=0
     # shellcheck disable=SC2086 # words
     exec $deathsig $pin timeout "$limit" bash -c "$keeper" keeper env $libs \
         "$program" "mem=$mem" root=/dev/root rootfstype=hostfs rootflags=/ ro \
-        "init=$run/init" "UML_RUN=$run" "uml_dir=$run" umid=uml devtmpfs.mount=0 seccomp=auto \
-        con=null con0=null,fd:3 ssl=null ssl0=null,fd:4 ssl1=null,fd:5 \
+        "init=$run/init" "UML_RUN=$run" $tunables \
+        "uml_dir=$run" umid=uml devtmpfs.mount=0 seccomp=auto \
+        con=null con0=null,fd:3 ssl=null ssl0=null,fd:4 ssl1=null,fd:5 ssl2=null,fd:6 $disk \
         </dev/null 3>"$run/console" 5>"$run/status" >"$run/own" 2>&1
 ) &
 uml=$!
-exec 4>&-
+exec 4>&- 6>&-
 wait $uml || true
 took=$SECONDS
 uml=
