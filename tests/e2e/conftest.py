@@ -239,6 +239,10 @@ class Conversation:
 
     def accept(self, how):
         self.hop.held.wait(PATIENCE)
+        if "." in self.hop.answers:
+            self.say(self.hop.answers["."])
+            self.forget()
+            return
         self.hop.messages.append(Message(self.sender, self.recipients, self.body, how))
         self.say(f"250 2.6.0 <{len(self.hop.messages)}@hop.test> Queued mail for delivery")
         self.forget()
