@@ -11,6 +11,9 @@
 #   matrix   build/release/e2e/matrix on this machine's kernel         a minute
 #   python   tests/e2e/test_*.py, each a file                          minutes
 #   door     build/release/door/door: who is let in; needs root        minutes
+#   crash    build/release/crash/crash: is acknowledged mail there       a minute
+#            after a kill? First whether it finds what it must
+#   power    crash/power.sh: and after a power cut, in User-Mode Linux   minutes
 #   kernel   the matrix in User-Mode Linux, records in the kernel,     minutes, beside the others
 #            and the door there
 #   qemu     both on Debian 13's kernel                                many minutes
@@ -28,10 +31,10 @@ export LC_ALL=C
 cd "$(dirname "$0")/.." || exit 2
 
 variant=${VARIANT:-release}
-all="lint unit install matrix python door kernel"
+all="lint unit install matrix python door crash power kernel"
 for suite; do
 	[[ " $all qemu " == *" $suite "* ]] || {
-		echo "usage: run.sh [lint|unit|install|matrix|python|door|kernel|qemu]..." >&2
+		echo "usage: run.sh [lint|unit|install|matrix|python|door|crash|power|kernel|qemu]..." >&2
 		exit 2
 	}
 done
@@ -46,6 +49,7 @@ fi
 build=build/$variant
 driver=build/release/e2e/matrix # it only drives: the relay is what is sanitized
 door=build/release/door/door
+crash=build/release/crash/crash
 logs=build/test-logs/$variant
 factor=${SECONDS_FACTOR:-1}
 case $variant in
@@ -218,6 +222,24 @@ suite_door() {
 	*) run door/native 1200 env POSTERN_DOOR_PREFIXES=10000 POSTERN_DOOR_REPLACES=5 \
 		"$door" --postern "$POSTERN" ;;
 	esac
+}
+
+suite_crash() {
+	[ -x "$crash" ] || return 0
+	run crash/self-test 120 "$crash" --self-test
+	run crash/kill 900 "$crash" --postern "$POSTERN" --rounds 1000
+	[ "$variant" != release ] ||
+		run crash/spool 300 "$crash" --postern "$PWD/build/release/crash/spooler" --rounds 100
+}
+
+# The last two show that a cut is one, and that a flush is held: without one something must be lost.
+suite_power() {
+	[ "$variant" = release ] && [ -x "$crash" ] || return 0
+	run power/hold 300 tests/crash/power.sh --postern "$POSTERN" --jobs 1 --hold
+	run power/cut 600 tests/crash/power.sh --postern "$POSTERN" --rounds 50
+	run power/relaxed 300 tests/crash/power.sh --postern "$POSTERN" --durability relaxed \
+		--rounds 12 --jobs 1 --expect-loss
+	run power/unflushed 300 tests/crash/power.sh --model unflushed --jobs 1 --hold --expect-loss
 }
 
 # Sanitized programs do not run in User-Mode Linux: its address space is too small.
