@@ -7,7 +7,8 @@
 # a mail server behind it (Postfix, from tests/peers). A message goes each way; the demo shows who
 # proved what, from the logs, the mailboxes, the protocol log and a capture of the wire. Then it
 # breaks things: strangers, a partner that lies, a partner without TLS, a certificate that is
-# revoked while a session is open, addresses that may not even connect. Where the machine's kernel
+# revoked while a session is open, a mail server that is away while the relay is killed, addresses
+# that may not even connect. Where the machine's kernel
 # has no TLS, the exchange is done once more in User-Mode Linux, which has it. A line that begins
 # with "ok" was checked; "FALSE" ends the demo with status 1.
 #
@@ -46,6 +47,8 @@ esac
 . "$here/demo/print.sh"
 # shellcheck source=tests/demo/servers.sh
 . "$here/demo/servers.sh"
+# shellcheck source=tests/demo/queue.sh
+. "$here/demo/queue.sh"
 
 # ---- the end, whenever it comes
 
@@ -390,7 +393,12 @@ tell_servers() {
 # ask CONFIG COMMAND...: an answer of posternctl, in answer; its status in status
 answer='' status=0
 ask() {
-	echo "\$ posternctl ${*:2}" | sed "s|$pki/||" | fold -sw 96 | sed 's/^/   /; 2,$s/^/    /'
+	local word words=
+	for word in "${@:2}"; do
+		[[ $word != *" "* ]] || word="\"$word\""
+		words+=" $word"
+	done
+	echo "\$ posternctl$words" | sed "s|$pki/||" | fold -sw 96 | sed 's/^/   /; 2,$s/^/    /'
 	status=0
 	answer=$("$posternctl" --config "$dir/$1.conf" "${@:2}" 2>&1) || status=$?
 }
@@ -673,6 +681,7 @@ run_demo() {
 	run_forger
 	run_downgrade
 	run_revocation
+	run_queue
 	run_door
 	if [ -n "$guest_pid" ]; then
 		heading "Mail both ways once more, on a kernel that has TLS (User-Mode Linux)"

@@ -4,7 +4,7 @@
 
 Stands in for Postfix where the demo cannot run one: without root, and in User-Mode Linux. STARTTLS
 is demanded, and a certificate from CLIENT-CA with it; whatever is sent then goes to
-MAILDIR/USER@DOMAIN/new. With "-" for the three files there is no STARTTLS. One line on standard
+MAILDIR/USER@DOMAIN/new, but for nobody@DOMAIN, who is refused. With "-" for the three files there is no STARTTLS. One line on standard
 output for each command, handshake and message. Ends with SIGTERM.
 """
 
@@ -67,6 +67,8 @@ class Session(socketserver.StreamRequestHandler):
                     self.start_tls()
             elif not self.is_free:
                 self.reply("530 5.7.0 Must issue a STARTTLS command first")
+            elif verb == b"RCPT" and b"<nobody@" in line:
+                self.reply("550 5.1.1 No mailbox of that name")
             elif verb == b"RCPT":
                 self.rcpts.append(line.split(b"<", 1)[1].split(b">", 1)[0].decode())
                 self.reply("250 2.1.5 OK")

@@ -16,7 +16,7 @@ heading() {
 	printf '\n%s%d. %s%s\n\n' "$bold" "$step" "$*" "$plain"
 }
 say() { printf '   %s\n' "$*"; }
-show() { sed 's/^/   | /'; } # text that is not the demo's own
+show() { sed 's/^/   | /; s/ *$//'; } # text that is not the demo's own
 die() {
 	printf 'demo.sh: %s\n' "$*" >&2
 	exit 1

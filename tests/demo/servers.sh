@@ -97,6 +97,11 @@ start_mailbox() {
 	until_true 20 greets "$2" "$3" || die "no mail server: $dir/$1-hop.log"
 }
 
+# refused_by ORG: the one recipient whom its mail server does not have, as Postfix is told
+refused_by() {
+	echo "check_recipient_access inline:{ { nobody@$1.test = 550 5.1.1 No mailbox of that name } }"
+}
+
 hop_name=
 start_hop() { # ORG
 	local org=$1 status=77
@@ -108,7 +113,8 @@ start_hop() { # ORG
 			--require-client-cert "$ca" --domains "$org.test" --hostname "mail.$org.test" \
 			--relayhost "[127.0.0.1]:${port[$org-inside]}" --client-cert "$cert" \
 			--client-key "$key" --tls-cafile "$ca" --tls-level verify \
-			--verify-name "mx.$org.test" >"$dir/$org-hop.log" 2>&1 || status=$?
+			--verify-name "mx.$org.test" --set "smtpd_recipient_restrictions=$(refused_by "$org")" \
+			>"$dir/$org-hop.log" 2>&1 || status=$?
 	fi
 	case $status in
 	0) hop_name="Postfix $(sed -n 's/.*daemon started -- version \([^,]*\).*/\1/p' \
@@ -131,6 +137,32 @@ lists() {
 	esac
 }
 
+# Not in User-Mode Linux, whose files are those of the machine.
+queue_settings() { # ORG
+	[ -z "$guest" ] || return 0
+	cat <<-CONF
+		    control-socket = "$top/$dir/$1-control"
+		    spool-folder = "$top/$dir/$1-spool"
+		    spool-segment-size = "4MB"
+		    tracking-log-folder = "$top/$dir/$1-tracking"
+		    tracking-log-subject = no
+	CONF
+}
+
+queue_connector() { # ORG
+	[ -z "$guest" ] || return 0
+	cat <<-CONF
+		receive-connector "northwind" {
+		    type = partner
+		    bindings = {"${address[$1]}:${port[smtp]}"}
+		    remote-ip-ranges = {"${address[northwind]}"}
+		    certificate = "mx"
+		    deliver = queue
+		    send-connector = "mailboxes"
+		}
+	CONF
+}
+
 write_config() { # ORG PARTNER
 	local org=$1 partner=$2
 	cat <<-CONF
@@ -141,6 +173,7 @@ write_config() { # ORG PARTNER
 		    accepted-domains = {"$org.test"}
 		    dns-servers = {"127.0.0.1:${port[dns]}"}
 		    protocol-log-folder = "$top/$dir/$org-protocol"
+		$(queue_settings "$org")
 		}
 		certificate "mx" {
 		    chain = "$top/$pki/$org.pem"
@@ -170,6 +203,7 @@ write_config() { # ORG PARTNER
 		    protocol-logging = verbose
 		    send-connector = "mailboxes"
 		}
+		$(queue_connector "$org")
 		receive-connector "internet" {
 		    type = internet
 		    bindings = {"${address[$org]}:${port[smtp]}"}
@@ -213,9 +247,15 @@ write_config() { # ORG PARTNER
 start_relay() { # ORG PARTNER
 	write_config "$1" "$2" >"$dir/$1.conf"
 	timeout 10 "$postern" --check "$dir/$1.conf" || die "the configuration $dir/$1.conf is wrong"
-	"$postern" --config "$dir/$1.conf" 2>"$dir/$1.log" 9>&- &
+	launch_relay "$1"
+}
+
+launch_relay() { # ORG
+	"$postern" --config "$dir/$1.conf" 2>>"$dir/$1.log" 9>&- &
 	relay_pid[$1]=$!
 }
+
+is_ready() { greets 127.0.0.1 "${port[$1-plain]}"; } # ORG
 
 start_servers() {
 	local org name
@@ -234,8 +274,7 @@ start_servers() {
 	start_relay adatum treyresearch
 	start_relay treyresearch adatum
 	for org in adatum treyresearch; do
-		until_true 20 greets 127.0.0.1 "${port[$org-plain]}" ||
-			die "the relay does not run: $dir/$org.log"
+		until_true 20 is_ready "$org" || die "the relay does not run: $dir/$org.log"
 	done
 }
 
@@ -259,12 +298,25 @@ stop_relay() {
 	kill -TERM "$pid" && ended "$pid" 10 && wait "$pid"
 }
 
+# kill_relay ORG: as no administrator should
+kill_relay() {
+	local pid=${relay_pid[$1]}
+	unset "relay_pid[$1]"
+	kill -KILL "$pid"
+	wait "$pid" 2>/dev/null
+	[ ! -e "/proc/$pid" ]
+}
+
+stop_hop() { # ORG
+	[ ! -e "$dir/$1-hop/pid" ] || timeout 30 tests/peers/postfix.sh stop "$dir/$1-hop" || return 1
+	[ -z "${hop_pid[$1]:-}" ] || kill "${hop_pid[$1]}" 2>/dev/null
+	unset "hop_pid[$1]"
+}
+
 stop_hops() {
 	local org
 	for org in "${!address[@]}"; do
-		[ ! -e "$dir/$org-hop/pid" ] || timeout 30 tests/peers/postfix.sh stop "$dir/$org-hop"
-		[ -z "${hop_pid[$org]:-}" ] || kill "${hop_pid[$org]}" 2>/dev/null
-		unset "hop_pid[$org]"
+		stop_hop "$org"
 	done
 	[ -z "${dns_pid:-}" ] || kill "$dns_pid" 2>/dev/null
 	dns_pid=
