@@ -10,9 +10,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Reading a page of envelopes from a cold disk takes a while. */
-#define LIST_PATIENCE_S 60
-
 /* Of one answer (relay/control_message.c). */
 #define PAGE_ROWS 1000
 
@@ -346,7 +343,8 @@ static int whole_print(const struct ctl *ctl, const struct msg_whole *whole)
 	return ctl_table_finish(ctl, &rcpts) == CTL_OK ? status : CTL_FAILED;
 }
 
-static int show_print(const struct ctl *ctl, const struct control_reply *reply)
+static int show_print(const struct ctl *ctl, const struct queue_question *question,
+	const struct control_reply *reply)
 {
 	struct msg_whole whole;
 	size_t len;
@@ -354,6 +352,7 @@ static int show_print(const struct ctl *ctl, const struct control_reply *reply)
 	int rc = msg_whole_create(object, len, &whole);
 	int status;
 
+	(void)question;
 	if (rc < 0)
 		return queue_ask_complain(rc);
 	if (ctl->json)
@@ -366,27 +365,11 @@ static int show_print(const struct ctl *ctl, const struct control_reply *reply)
 
 static int show_run(struct ctl *ctl, const struct ctl_command *command, int argc, char **argv)
 {
-	static struct queue_ask_place ask;
-	int64_t timeout_s = 0;
-	const struct ctl_option options[] = {
-		{"timeout", CTL_OPTION_NUMBER, &timeout_s, 1, 3600, false}, {.name = NULL}};
-	struct ctl_list operands;
-	struct control_member member = {.key = "id"};
-	const struct control_request request = {.command = "msg-show",
-		.members = &member,
-		.member_count = 1,
-		.patience_s = LIST_PATIENCE_S};
-	int status = CTL_FAILED;
+	static const struct queue_question question = {
+		.command = "msg-show", .key = "id", .print = show_print};
 
 	(void)argc;
-	if (ctl_options_read(ctl, command, argv, options, &operands, 1, 1) < 0 ||
-		queue_ask_open(ctl, timeout_s, &ask) < 0)
-		return CTL_USAGE;
-	member.text = operands.texts[0];
-	if (queue_ask_relay(&ask, &request))
-		status = show_print(ctl, &ask.reply);
-	queue_ask_close(&ask);
-	return status;
+	return queue_ask_question(ctl, command, argv, &question);
 }
 
 /* ---- msg export */
@@ -411,37 +394,26 @@ static int export_write(const char *file, const char *bytes, size_t len)
 	return CTL_FAILED;
 }
 
+static int export_print(const struct ctl *ctl, const struct queue_question *question,
+	const struct control_reply *reply)
+{
+	const char *bytes = reply->bytes == NULL ? "" : reply->bytes;
+
+	(void)ctl;
+	if (*question->out != NULL)
+		return export_write(*question->out, bytes, reply->byte_count);
+	(void)fwrite(bytes, 1, reply->byte_count, stdout);
+	return CTL_OK;
+}
+
 static int export_run(struct ctl *ctl, const struct ctl_command *command, int argc, char **argv)
 {
-	static struct queue_ask_place ask;
-	int64_t timeout_s = 0;
 	const char *file = NULL;
-	const struct ctl_option options[] = {{"out", CTL_OPTION_TEXT, &file, 0, 0, false},
-		{"timeout", CTL_OPTION_NUMBER, &timeout_s, 1, 3600, false}, {.name = NULL}};
-	struct ctl_list operands;
-	struct control_member member = {.key = "id"};
-	const struct control_request request = {.command = "msg-export",
-		.members = &member,
-		.member_count = 1,
-		.patience_s = LIST_PATIENCE_S};
-	int status = CTL_FAILED;
+	const struct queue_question question = {
+		.command = "msg-export", .key = "id", .out = &file, .print = export_print};
 
 	(void)argc;
-	if (ctl_options_read(ctl, command, argv, options, &operands, 1, 1) < 0 ||
-		queue_ask_open(ctl, timeout_s, &ask) < 0)
-		return CTL_USAGE;
-	member.text = operands.texts[0];
-	if (queue_ask_relay(&ask, &request)) {
-		const char *bytes = ask.reply.bytes == NULL ? "" : ask.reply.bytes;
-
-		status = CTL_OK;
-		if (file != NULL)
-			status = export_write(file, bytes, ask.reply.byte_count);
-		else
-			(void)fwrite(bytes, 1, ask.reply.byte_count, stdout);
-	}
-	queue_ask_close(&ask);
-	return status;
+	return queue_ask_question(ctl, command, argv, &question);
 }
 
 const struct ctl_command ctl_msg_commands[] = {

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LIST_PATIENCE_S 60
-
 /* As Get-QueueDigest. */
 #define DIGEST_MESSAGES_MIN 10
 
@@ -201,14 +199,16 @@ static int line_print(const struct ctl *ctl, const struct queue_line *row)
 	return ctl_table_finish_list(ctl, &table);
 }
 
-static int show_print(const struct ctl *ctl, struct queue_ask_place *ask)
+static int show_print(const struct ctl *ctl, const struct queue_question *question,
+	const struct control_reply *reply)
 {
 	struct queue_lines lines;
 	size_t len;
-	const char *object = control_reply_object(&ask->reply, &len);
+	const char *object = control_reply_object(reply, &len);
 	int rc = queue_lines_create_one(object, len, &lines);
 	int status;
 
+	(void)question;
 	if (rc < 0)
 		return queue_ask_complain(rc);
 	if (ctl->json)
@@ -221,27 +221,11 @@ static int show_print(const struct ctl *ctl, struct queue_ask_place *ask)
 
 static int show_run(struct ctl *ctl, const struct ctl_command *command, int argc, char **argv)
 {
-	static struct queue_ask_place ask;
-	int64_t timeout_s = 0;
-	const struct ctl_option options[] = {
-		{"timeout", CTL_OPTION_NUMBER, &timeout_s, 1, 3600, false}, {.name = NULL}};
-	struct ctl_list operands;
-	struct control_member member = {.key = "queue"};
-	const struct control_request request = {.command = "queue-show",
-		.members = &member,
-		.member_count = 1,
-		.patience_s = LIST_PATIENCE_S};
-	int status = CTL_FAILED;
+	static const struct queue_question question = {
+		.command = "queue-show", .key = "queue", .print = show_print};
 
 	(void)argc;
-	if (ctl_options_read(ctl, command, argv, options, &operands, 1, 1) < 0 ||
-		queue_ask_open(ctl, timeout_s, &ask) < 0)
-		return CTL_USAGE;
-	member.text = operands.texts[0];
-	if (queue_ask_relay(&ask, &request))
-		status = show_print(ctl, &ask);
-	queue_ask_close(&ask);
-	return status;
+	return queue_ask_question(ctl, command, argv, &question);
 }
 
 /* ---- queue digest */

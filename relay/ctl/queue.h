@@ -129,6 +129,23 @@ bool queue_ask_relay(struct queue_ask_place *ask, const struct control_request *
 NODISCARD int queue_ask_open(const struct ctl *ctl, int64_t timeout_s, struct queue_ask_place *out);
 void queue_ask_close(struct queue_ask_place *ask);
 
+/* How long an answer may take: a page of envelopes from a cold disk takes a while. */
+#define LIST_PATIENCE_S 60
+
+/* A question about one thing: what is shown, or exported. */
+struct queue_question {
+	const char *command; /* of relay/control.h */
+	const char *key;     /* that names the thing in it; the operand is its value */
+	const char **out;    /* where --out goes; NULL: there is no such option */
+	/* Shows the answer; a status. */
+	int (*print)(const struct ctl *ctl, const struct queue_question *question,
+		const struct control_reply *reply);
+};
+
+/* Reads --timeout and what the question has, and asks it. A status. */
+int queue_ask_question(struct ctl *ctl, const struct ctl_command *command, char **argv,
+	const struct queue_question *question);
+
 /* The answer is not what it should be: rc is -EINVAL or -ENOMEM. CTL_FAILED. */
 int queue_ask_complain(int rc);
 

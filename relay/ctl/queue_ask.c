@@ -45,6 +45,34 @@ bool queue_ask_relay(struct queue_ask_place *ask, const struct control_request *
 	UNREACHABLE();
 }
 
+int queue_ask_question(struct ctl *ctl, const struct ctl_command *command, char **argv,
+	const struct queue_question *question)
+{
+	static struct queue_ask_place ask;
+	int64_t timeout_s = 0;
+	const struct ctl_option timeout = {
+		"timeout", CTL_OPTION_NUMBER, &timeout_s, 1, 3600, false};
+	const struct ctl_option out = {"out", CTL_OPTION_TEXT, question->out, 0, 0, false};
+	const struct ctl_option none = {.name = NULL};
+	const struct ctl_option options[] = {timeout, question->out != NULL ? out : none, none};
+	struct ctl_list operands;
+	struct control_member member = {.key = question->key};
+	const struct control_request request = {.command = question->command,
+		.members = &member,
+		.member_count = 1,
+		.patience_s = LIST_PATIENCE_S};
+	int status = CTL_FAILED;
+
+	if (ctl_options_read(ctl, command, argv, options, &operands, 1, 1) < 0 ||
+		queue_ask_open(ctl, timeout_s, &ask) < 0)
+		return CTL_USAGE;
+	member.text = operands.texts[0];
+	if (queue_ask_relay(&ask, &request))
+		status = question->print(ctl, question, &ask.reply);
+	queue_ask_close(&ask);
+	return status;
+}
+
 int queue_ask_complain(int rc)
 {
 	if (rc == -ENOMEM)
