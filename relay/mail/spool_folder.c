@@ -398,20 +398,3 @@ unsigned spool_folder_logs(const struct spool_folder *folder)
 {
 	return folder->log_count;
 }
-
-int spool_folder_chown(struct spool_folder *folder, unsigned uid, unsigned gid)
-{
-	int rc = 0;
-
-	(void)pthread_mutex_lock(&folder->mutex);
-	if (fchown(folder->fd, uid, gid) != 0 || fchown(folder->lock_fd, uid, gid) != 0)
-		rc = -errno;
-	for (unsigned i = 0; rc == 0 && i < folder->log_count; i++)
-		if (fchown(folder->logs[i].fd, uid, gid) != 0)
-			rc = -errno;
-	for (unsigned i = 0; rc == 0 && i < folder->segment_count; i++)
-		if (folder->segments[i].fd >= 0 && fchown(folder->segments[i].fd, uid, gid) != 0)
-			rc = -errno;
-	(void)pthread_mutex_unlock(&folder->mutex);
-	return rc;
-}

@@ -45,6 +45,3 @@ void spool_folder_destroy(struct spool_folder **folder);
 
 /* How many logs there are: those of this start, and older ones. */
 unsigned spool_folder_logs(const struct spool_folder *folder);
-
-/* The folder may be given to the relay's user before privileges are dropped. -errno. */
-NODISCARD int spool_folder_chown(struct spool_folder *folder, unsigned uid, unsigned gid);

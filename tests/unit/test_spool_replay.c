@@ -332,7 +332,6 @@ static void test_folder(void **state)
 	box_open();
 	assert_int_equal(spool_folder_create(&box.options, errors, &other), -EWOULDBLOCK);
 	assert_null(other);
-	assert_int_equal(spool_folder_chown(box.folder, getuid(), getgid()), 0);
 	box_close();
 	options = box.options;
 	options.segment_bytes = MIB - 4096;
