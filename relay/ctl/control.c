@@ -202,7 +202,7 @@ static char *request_create_line(const struct control_request *request)
 
 /* ---- answers */
 
-static uint64_t object_number(const json_t *object, const char *key)
+uint64_t control_json_number(const json_t *object, const char *key)
 {
 	const json_t *value = json_object_get(object, key);
 	json_int_t number = json_is_integer(value) ? json_integer_value(value) : 0;
@@ -210,7 +210,7 @@ static uint64_t object_number(const json_t *object, const char *key)
 	return number < 0 ? 0 : (uint64_t)number;
 }
 
-static void object_text(const json_t *object, const char *key, char *out, size_t out_bytes)
+void control_json_text(const json_t *object, const char *key, char *out, size_t out_bytes)
 {
 	const char *text = json_string_value(json_object_get(object, key));
 
@@ -232,18 +232,18 @@ static bool reply_parse(struct control_reply *reply, bool *out_is_done)
 		return false;
 	}
 	*out_is_done = json_is_true(ok);
-	object_text(object, "error", reply->error, sizeof(reply->error));
-	object_text(object, "message", reply->message, sizeof(reply->message));
-	object_text(object, "status", reply->status, sizeof(reply->status));
+	control_json_text(object, "error", reply->error, sizeof(reply->error));
+	control_json_text(object, "message", reply->message, sizeof(reply->message));
+	control_json_text(object, "status", reply->status, sizeof(reply->status));
 	reply->has_generation = json_is_integer(json_object_get(object, "generation"));
-	reply->generation = object_number(object, "generation");
-	reply->added = object_number(object, "added");
-	reply->removed = object_number(object, "removed");
-	reply->kept = object_number(object, "kept");
-	reply->sessions_ended = object_number(object, "sessions_ended");
-	reply->effect_us = object_number(object, "effect_us");
-	reply->count = object_number(object, "count");
-	reply->byte_count = object_number(object, "bytes");
+	reply->generation = control_json_number(object, "generation");
+	reply->added = control_json_number(object, "added");
+	reply->removed = control_json_number(object, "removed");
+	reply->kept = control_json_number(object, "kept");
+	reply->sessions_ended = control_json_number(object, "sessions_ended");
+	reply->effect_us = control_json_number(object, "effect_us");
+	reply->count = control_json_number(object, "count");
+	reply->byte_count = control_json_number(object, "bytes");
 	json_decref(object);
 	if (reply->byte_count <= BYTES_MAX)
 		return true;

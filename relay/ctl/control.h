@@ -98,3 +98,15 @@ NODISCARD int control_print_json(const char *text, size_t len, FILE *file);
 
 /* The object behind the line, or that of the line itself. */
 const char *control_reply_object(const struct control_reply *reply, size_t *out_len);
+
+/* For the files control*.c: what a key of an object has. */
+struct json_t;
+
+/* 0 for what is no number, or below. */
+uint64_t control_json_number(const struct json_t *object, const char *key);
+
+/* "" for what is no text; what is too long is cut. */
+void control_json_text(const struct json_t *object, const char *key, char *out, size_t out_bytes);
+
+#define CONTROL_JSON_TEXT(object, key, field) \
+	control_json_text((object), (key), (field), sizeof(field))

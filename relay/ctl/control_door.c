@@ -10,27 +10,10 @@
  * another kind counts as 0 or "", so that a relay of a near version can be asked.
  */
 
-static uint64_t number(const json_t *object, const char *key)
-{
-	const json_t *value = json_object_get(object, key);
-	json_int_t integer = json_is_integer(value) ? json_integer_value(value) : 0;
-
-	return integer < 0 ? 0 : (uint64_t)integer;
-}
-
 static bool is_true(const json_t *object, const char *key)
 {
 	return json_is_true(json_object_get(object, key));
 }
-
-static void text(const json_t *object, const char *key, char *out, size_t out_bytes)
-{
-	const char *value = json_string_value(json_object_get(object, key));
-
-	(void)snprintf(out, out_bytes, "%s", value != NULL ? value : "");
-}
-
-#define TEXT(object, key, field) text((object), (key), (field), sizeof(field))
 
 /* The array of that name, as the rows of a table, zeroed; *out_count of them. NULL: no memory. */
 static void *array_create(const json_t *array, size_t bytes, unsigned *out_count)
@@ -51,15 +34,17 @@ static int rows_create(
 		const json_t *element = json_array_get(array, i);
 		struct door_row *row = &out->rows[i];
 
-		TEXT(element, name, row->name);
-		row->slot = (unsigned)number(element, "slot");
-		row->generation = number(element, "generation");
-		row->prefixes = number(element, "prefixes");
-		row->counts.passed = number(element, "passed");
-		row->counts.refused[DOOR_REASON_STRANGER] = number(element, "stranger");
-		row->counts.refused[DOOR_REASON_EXCLUDED] = number(element, "excluded");
-		row->counts.refused[DOOR_REASON_RATE] = number(element, "rate");
-		row->counts.refused[DOOR_REASON_MAPPED] = number(element, "mapped");
+		CONTROL_JSON_TEXT(element, name, row->name);
+		row->slot = (unsigned)control_json_number(element, "slot");
+		row->generation = control_json_number(element, "generation");
+		row->prefixes = control_json_number(element, "prefixes");
+		row->counts.passed = control_json_number(element, "passed");
+		row->counts.refused[DOOR_REASON_STRANGER] =
+			control_json_number(element, "stranger");
+		row->counts.refused[DOOR_REASON_EXCLUDED] =
+			control_json_number(element, "excluded");
+		row->counts.refused[DOOR_REASON_RATE] = control_json_number(element, "rate");
+		row->counts.refused[DOOR_REASON_MAPPED] = control_json_number(element, "mapped");
 	}
 	return 0;
 }
@@ -69,10 +54,10 @@ static void status_read_kernel(const json_t *object, struct door_status *out)
 	const json_t *foreign = json_object_get(object, "foreign");
 	const json_t *shields = json_object_get(object, "shields");
 
-	out->program_id = number(object, "program_id");
-	out->link_id = number(object, "link_id");
-	out->netns = number(object, "netns");
-	out->own_netns = number(object, "own_netns");
+	out->program_id = control_json_number(object, "program_id");
+	out->link_id = control_json_number(object, "link_id");
+	out->netns = control_json_number(object, "netns");
+	out->own_netns = control_json_number(object, "own_netns");
 	out->taken_up = is_true(object, "taken_up");
 	out->foreign_known = is_true(object, "foreign_known");
 	for (size_t i = 0; i < json_array_size(foreign) && i < DOOR_FOREIGN_MAX; i++)
@@ -81,8 +66,8 @@ static void status_read_kernel(const json_t *object, struct door_status *out)
 	for (size_t i = 0; i < json_array_size(shields) && i < DOOR_SHIELDS_MAX; i++) {
 		const json_t *shield = json_array_get(shields, i);
 
-		TEXT(shield, "interface", out->shields[i].interface);
-		out->shields[i].program_id = number(shield, "program_id");
+		CONTROL_JSON_TEXT(shield, "interface", out->shields[i].interface);
+		out->shields[i].program_id = control_json_number(shield, "program_id");
 		out->shield_count++;
 	}
 }
@@ -94,19 +79,19 @@ static void status_read_totals(const json_t *object, struct door_status *out)
 	const json_t *counts = json_object_get(lag, "counts");
 
 	out->totals = (struct door_totals){
-		.lookups = number(totals, "lookups"),
-		.others = number(totals, "others"),
-		.events_held = number(totals, "events_held"),
-		.events_lost = number(totals, "events_lost"),
-		.shield_drops = number(totals, "shield_drops"),
+		.lookups = control_json_number(totals, "lookups"),
+		.others = control_json_number(totals, "others"),
+		.events_held = control_json_number(totals, "events_held"),
+		.events_lost = control_json_number(totals, "events_lost"),
+		.shield_drops = control_json_number(totals, "shield_drops"),
 	};
 	out->has_lag = json_is_object(lag);
-	out->lag_max_us = number(lag, "max_us");
+	out->lag_max_us = control_json_number(lag, "max_us");
 	for (size_t i = 0; i < json_array_size(counts) && i < DOOR_LAGS_MAX; i++) {
 		const json_t *element = json_array_get(counts, i);
 
-		out->lags[i].below_us = number(element, "below_us");
-		out->lags[i].turns = number(element, "turns");
+		out->lags[i].below_us = control_json_number(element, "below_us");
+		out->lags[i].turns = control_json_number(element, "turns");
 		out->lag_count++;
 	}
 }
@@ -119,13 +104,13 @@ int door_status_create(const char *line, size_t len, struct door_status *out)
 	*out = (struct door_status){0};
 	if (json_is_object(object) && json_is_string(json_object_get(object, "mode")) &&
 		json_is_array(json_object_get(object, "bindings"))) {
-		TEXT(object, "version", out->version);
-		TEXT(object, "bpf", out->bpf);
-		TEXT(object, "mode", out->mode);
-		TEXT(object, "why", out->why);
-		TEXT(object, "folder", out->folder);
-		out->pid = number(object, "pid");
-		out->uptime_ms = number(object, "uptime_ms");
+		CONTROL_JSON_TEXT(object, "version", out->version);
+		CONTROL_JSON_TEXT(object, "bpf", out->bpf);
+		CONTROL_JSON_TEXT(object, "mode", out->mode);
+		CONTROL_JSON_TEXT(object, "why", out->why);
+		CONTROL_JSON_TEXT(object, "folder", out->folder);
+		out->pid = control_json_number(object, "pid");
+		out->uptime_ms = control_json_number(object, "uptime_ms");
 		status_read_kernel(object, out);
 		status_read_totals(object, out);
 		rc = rows_create(object, "bindings", "binding", &out->bindings);
@@ -247,13 +232,13 @@ static void refusal_read(const json_t *element, void *out)
 {
 	struct door_refusal *row = out;
 
-	TEXT(element, "peer", row->peer);
-	TEXT(element, "binding", row->binding);
-	TEXT(element, "reason", row->reason);
-	TEXT(element, "connector", row->connector);
-	TEXT(element, "partner", row->partner);
-	row->count = number(element, "count");
-	row->last_ms = number(element, "last_ms");
+	CONTROL_JSON_TEXT(element, "peer", row->peer);
+	CONTROL_JSON_TEXT(element, "binding", row->binding);
+	CONTROL_JSON_TEXT(element, "reason", row->reason);
+	CONTROL_JSON_TEXT(element, "connector", row->connector);
+	CONTROL_JSON_TEXT(element, "partner", row->partner);
+	row->count = control_json_number(element, "count");
+	row->last_ms = control_json_number(element, "last_ms");
 }
 
 int door_refusals_create(const char *line, size_t len, struct door_refusals *out)
@@ -276,10 +261,10 @@ static void answer_read(const json_t *element, void *out)
 {
 	struct door_answer *row = out;
 
-	TEXT(element, "binding", row->binding);
-	TEXT(element, "connector", row->connector);
-	TEXT(element, "partner", row->partner);
-	TEXT(element, "prefix", row->prefix);
+	CONTROL_JSON_TEXT(element, "binding", row->binding);
+	CONTROL_JSON_TEXT(element, "connector", row->connector);
+	CONTROL_JSON_TEXT(element, "partner", row->partner);
+	CONTROL_JSON_TEXT(element, "prefix", row->prefix);
 	row->is_served = is_true(element, "served");
 	row->is_excluded = is_true(element, "excluded");
 	row->is_balancer = is_true(element, "balancer");

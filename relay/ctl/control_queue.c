@@ -14,23 +14,6 @@
 /* More rows than any relay has; what comes is not trusted. */
 #define ROWS_MAX 4000000
 
-static uint64_t number(const json_t *object, const char *key)
-{
-	const json_t *value = json_object_get(object, key);
-	json_int_t integer = json_is_integer(value) ? json_integer_value(value) : 0;
-
-	return integer < 0 ? 0 : (uint64_t)integer;
-}
-
-static void text(const json_t *object, const char *key, char *out, size_t out_bytes)
-{
-	const char *value = json_string_value(json_object_get(object, key));
-
-	(void)snprintf(out, out_bytes, "%s", value != NULL ? value : "");
-}
-
-#define TEXT(object, key, field) text((object), (key), (field), sizeof(field))
-
 /* The object of an answer, if member is of that kind in it; else NULL. */
 static json_t *answer_load(const char *line, size_t len, const char *member, json_type type)
 {
@@ -48,22 +31,22 @@ static json_t *answer_load(const char *line, size_t len, const char *member, jso
 static void queue_read(json_t *element, struct queue_line *row)
 {
 	row->json = element;
-	TEXT(element, "identity", row->identity);
-	TEXT(element, "delivery_type", row->delivery_type);
-	TEXT(element, "status", row->status);
-	TEXT(element, "next_hop_domain", row->next_hop_domain);
-	TEXT(element, "connector", row->connector);
-	TEXT(element, "tls_domain", row->tls_domain);
-	TEXT(element, "last_error", row->last_error);
-	row->message_count = number(element, "message_count");
-	row->bytes = number(element, "bytes");
-	row->active = number(element, "active");
-	row->retry_count = number(element, "retry_count");
-	row->in_minute = number(element, "in_minute");
-	row->out_minute = number(element, "out_minute");
-	row->last_retry_ms = (int64_t)number(element, "last_retry_ms");
-	row->next_retry_ms = (int64_t)number(element, "next_retry_ms");
-	row->oldest_ms = (int64_t)number(element, "oldest_ms");
+	CONTROL_JSON_TEXT(element, "identity", row->identity);
+	CONTROL_JSON_TEXT(element, "delivery_type", row->delivery_type);
+	CONTROL_JSON_TEXT(element, "status", row->status);
+	CONTROL_JSON_TEXT(element, "next_hop_domain", row->next_hop_domain);
+	CONTROL_JSON_TEXT(element, "connector", row->connector);
+	CONTROL_JSON_TEXT(element, "tls_domain", row->tls_domain);
+	CONTROL_JSON_TEXT(element, "last_error", row->last_error);
+	row->message_count = control_json_number(element, "message_count");
+	row->bytes = control_json_number(element, "bytes");
+	row->active = control_json_number(element, "active");
+	row->retry_count = control_json_number(element, "retry_count");
+	row->in_minute = control_json_number(element, "in_minute");
+	row->out_minute = control_json_number(element, "out_minute");
+	row->last_retry_ms = (int64_t)control_json_number(element, "last_retry_ms");
+	row->next_retry_ms = (int64_t)control_json_number(element, "next_retry_ms");
+	row->oldest_ms = (int64_t)control_json_number(element, "oldest_ms");
 }
 
 /* Takes the object. */
@@ -136,17 +119,17 @@ void queue_lines_print_json(const struct queue_lines *lines)
 static void msg_read(json_t *element, struct msg_line *row)
 {
 	row->json = element;
-	TEXT(element, "id", row->id);
-	TEXT(element, "queue", row->queue);
-	TEXT(element, "status", row->status);
-	TEXT(element, "from_address", row->from_address);
-	TEXT(element, "subject", row->subject);
-	TEXT(element, "last_error", row->last_error);
+	CONTROL_JSON_TEXT(element, "id", row->id);
+	CONTROL_JSON_TEXT(element, "queue", row->queue);
+	CONTROL_JSON_TEXT(element, "status", row->status);
+	CONTROL_JSON_TEXT(element, "from_address", row->from_address);
+	CONTROL_JSON_TEXT(element, "subject", row->subject);
+	CONTROL_JSON_TEXT(element, "last_error", row->last_error);
 	row->gone = json_is_true(json_object_get(element, "gone"));
-	row->bytes = number(element, "bytes");
-	row->retry_count = number(element, "retry_count");
-	row->arrived_ms = (int64_t)number(element, "arrived_ms");
-	row->expires_ms = (int64_t)number(element, "expires_ms");
+	row->bytes = control_json_number(element, "bytes");
+	row->retry_count = control_json_number(element, "retry_count");
+	row->arrived_ms = (int64_t)control_json_number(element, "arrived_ms");
+	row->expires_ms = (int64_t)control_json_number(element, "expires_ms");
 }
 
 int msg_lines_create(const char *line, size_t len, struct msg_lines *lines)
@@ -214,8 +197,8 @@ static int msg_whole_create_rows(const json_t *message, struct msg_whole *out)
 	for (size_t i = 0; i < entry_count; i++)
 		msg_read(json_array_get(entries, i), &out->entries[i]);
 	for (size_t i = 0; i < rcpt_count; i++) {
-		TEXT(json_array_get(rcpts, i), "address", out->rcpts[i].address);
-		TEXT(json_array_get(rcpts, i), "state", out->rcpts[i].state);
+		CONTROL_JSON_TEXT(json_array_get(rcpts, i), "address", out->rcpts[i].address);
+		CONTROL_JSON_TEXT(json_array_get(rcpts, i), "state", out->rcpts[i].state);
 	}
 	out->entry_count = (unsigned)entry_count;
 	out->rcpt_count = (unsigned)rcpt_count;
@@ -233,18 +216,18 @@ int msg_whole_create(const char *line, size_t len, struct msg_whole *out)
 	if (object == NULL)
 		return -EINVAL;
 	msg_read(message, &out->line);
-	TEXT(envelope, "from_address", out->line.from_address);
-	TEXT(envelope, "subject", out->line.subject);
-	TEXT(envelope, "message_id", out->message_id);
-	TEXT(envelope, "connector", out->connector);
-	TEXT(envelope, "client", out->client);
-	TEXT(envelope, "helo", out->helo);
-	TEXT(envelope, "domain", out->domain);
-	TEXT(envelope, "tls", out->tls);
-	TEXT(envelope, "session", out->session);
-	TEXT(envelope, "origin", out->origin);
-	out->recipient_count = number(message, "recipient_count");
-	out->recipients_open = number(message, "recipients_open");
+	CONTROL_JSON_TEXT(envelope, "from_address", out->line.from_address);
+	CONTROL_JSON_TEXT(envelope, "subject", out->line.subject);
+	CONTROL_JSON_TEXT(envelope, "message_id", out->message_id);
+	CONTROL_JSON_TEXT(envelope, "connector", out->connector);
+	CONTROL_JSON_TEXT(envelope, "client", out->client);
+	CONTROL_JSON_TEXT(envelope, "helo", out->helo);
+	CONTROL_JSON_TEXT(envelope, "domain", out->domain);
+	CONTROL_JSON_TEXT(envelope, "tls", out->tls);
+	CONTROL_JSON_TEXT(envelope, "session", out->session);
+	CONTROL_JSON_TEXT(envelope, "origin", out->origin);
+	out->recipient_count = control_json_number(message, "recipient_count");
+	out->recipients_open = control_json_number(message, "recipients_open");
 	rc = msg_whole_create_rows(message, out);
 	/* What is printed as JSON is the answer itself. */
 	out->line.json = NULL;
@@ -273,22 +256,22 @@ int spool_status_read(const char *line, size_t len, struct spool_status *out)
 	*out = (struct spool_status){0};
 	if (object == NULL)
 		return -EINVAL;
-	TEXT(object, "folder", out->folder);
-	TEXT(object, "level", out->level);
-	out->bytes_used = number(object, "bytes_used");
-	out->bytes_max = number(object, "bytes_max");
-	out->segments_used = number(object, "segments_used");
-	out->segments_free = number(object, "segments_free");
-	out->segments_failed = number(object, "segments_failed");
-	out->messages = number(object, "messages");
-	out->messages_max = number(object, "messages_max");
-	out->queues = number(object, "queues");
-	out->active = number(object, "active");
+	CONTROL_JSON_TEXT(object, "folder", out->folder);
+	CONTROL_JSON_TEXT(object, "level", out->level);
+	out->bytes_used = control_json_number(object, "bytes_used");
+	out->bytes_max = control_json_number(object, "bytes_max");
+	out->segments_used = control_json_number(object, "segments_used");
+	out->segments_free = control_json_number(object, "segments_free");
+	out->segments_failed = control_json_number(object, "segments_failed");
+	out->messages = control_json_number(object, "messages");
+	out->messages_max = control_json_number(object, "messages_max");
+	out->queues = control_json_number(object, "queues");
+	out->active = control_json_number(object, "active");
 	out->workers = json_array_size(json_object_get(object, "workers"));
-	out->medium = number(pressure, "medium");
-	out->high = number(pressure, "high");
-	out->high_end = number(pressure, "high_end");
-	out->medium_end = number(pressure, "medium_end");
+	out->medium = control_json_number(pressure, "medium");
+	out->high = control_json_number(pressure, "high");
+	out->high_end = control_json_number(pressure, "high_end");
+	out->medium_end = control_json_number(pressure, "medium_end");
 	json_decref(object);
 	return 0;
 }
