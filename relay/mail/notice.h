@@ -100,13 +100,6 @@ bool notice_is_utf8(const struct notice_text *text);
 
 struct notice;
 
-/*
- * result 0: it is in the spool and submitted. Else it could not be made now (-errno): the asker
- * keeps the recipients open and tries again. -EINVAL: the original came from <>, so there is no
- * notice of it, ever; who asks should have known.
- */
-typedef void notice_done(struct notice *notice, int result);
-
 struct notice_maker;
 
 /* Notices that are made at a time by one worker; more wait. */
@@ -130,7 +123,12 @@ void notice_maker_destroy(struct notice_maker **maker);
 /* Embedded in who asks. */
 struct notice {
 	struct link link; /* private */
-	notice_done *on_done;
+	/*
+	 * result 0: it is in the spool and submitted. Else it could not be made now (-errno): the
+	 * asker keeps the recipients open and tries again. -EINVAL: the original came from <>, so
+	 * there is no notice of it, ever; who asks should have known.
+	 */
+	void (*on_done)(struct notice *notice, int result);
 	struct spool *spool;            /* that has the original, and takes the notice */
 	struct spool_message *original; /* stays attached until on_done */
 	const struct policy *policy;    /* stays as well */
