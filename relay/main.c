@@ -7,6 +7,7 @@
 #include "relay/keeper.h"
 #include "relay/net/tls.h"
 #include "relay/pki/crl.h"
+#include "relay/pki/provider.h"
 #include "relay/privilege.h"
 #include "relay/version.h"
 #include "relay/worker.h"
@@ -60,6 +61,7 @@ static int run_check(const char *file)
 	struct loop_caps caps = {0};
 	int rc;
 
+	provider_init();
 	if (tls_init() < 0 || peer_cache_create(PEERS_KEPT) < 0)
 		return EXIT_FAILURE;
 	rc = world_create(file, NULL, stderr, &world) < 0 || check_caps(world->policy, &caps) < 0
@@ -480,6 +482,7 @@ static int run_relay(const char *file)
 	int signals;
 	int rc;
 
+	provider_init();
 	if (tls_init() < 0 || peer_cache_create(PEERS_KEPT) < 0)
 		return EXIT_FAILURE;
 	if (world_create(file, NULL, stderr, &relay.world) < 0)

@@ -3,6 +3,7 @@
 
 #include "relay/base/limits.h"
 #include "relay/pki/crl.h"
+#include "relay/pki/provider.h"
 #include "relay/pki/words.h"
 #include <errno.h>
 #include <openssl/err.h>
@@ -213,13 +214,20 @@ static bool tls_version_number(const char *word, int *out)
 	return true;
 }
 
+static bool context_use_key(SSL_CTX *ctx, const char *file)
+{
+	EVP_PKEY *key = provider_read_key(file, NULL);
+	bool ok = key != NULL && SSL_CTX_use_PrivateKey(ctx, key) == 1;
+
+	EVP_PKEY_free(key);
+	return ok;
+}
+
 static const char *context_set_certificate(SSL_CTX *ctx, const struct certificate *certificate)
 {
 	if (SSL_CTX_use_certificate_chain_file(ctx, certificate->chain) != 1)
 		return certificate->chain;
-	if (SSL_CTX_use_PrivateKey_file(ctx, certificate->key, SSL_FILETYPE_PEM) != 1)
-		return certificate->key;
-	if (SSL_CTX_check_private_key(ctx) != 1)
+	if (!context_use_key(ctx, certificate->key) || SSL_CTX_check_private_key(ctx) != 1)
 		return certificate->key;
 	return NULL;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/pki/store.h"
 
+#include "relay/pki/provider.h"
 #include "relay/pki/words.h"
 #include <errno.h>
 #include <openssl/err.h>
@@ -36,16 +37,10 @@ static int store_on_password(char *out, int out_bytes, int for_writing, void *ar
 
 static bool store_key_fits(const char *file, X509 *leaf)
 {
-	FILE *in = file == NULL ? NULL : fopen(file, "re");
-	EVP_PKEY *key = NULL;
-	bool fits;
+	EVP_PKEY *key = file == NULL ? NULL : provider_read_key(file, store_on_password);
+	bool fits = key != NULL && X509_check_private_key(leaf, key) == 1;
 
-	if (in == NULL)
-		return false;
-	key = PEM_read_PrivateKey(in, NULL, store_on_password, NULL);
-	fits = key != NULL && X509_check_private_key(leaf, key) == 1;
 	EVP_PKEY_free(key);
-	(void)fclose(in);
 	return fits;
 }
 
