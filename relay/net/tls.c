@@ -149,9 +149,8 @@ static unsigned tls_hex(const char *text, uint8_t *out, unsigned out_max)
 }
 
 /*
- * One line of the key log: label, client random, secret. Only the two
- * application secrets are kept, in the connection's own memory, for as long as
- * the keys may still be handed to the kernel.
+ * One line of the key log: label, client random, secret. Only the two application secrets are
+ * kept, in the connection's own memory, while the keys may still be used elsewhere.
  */
 static void tls_on_secret(const SSL *ssl, const char *line)
 {
@@ -166,6 +165,20 @@ static void tls_on_secret(const SSL *ssl, const char *line)
 		tls->secret_len = tls_hex(secret + 1, tls->client_secret, TLS_SECRET_BYTES_MAX);
 	else if (strncmp(line, server, sizeof(server) - 1) == 0)
 		tls->secret_len = tls_hex(secret + 1, tls->server_secret, TLS_SECRET_BYTES_MAX);
+	else
+		return;
+	tls->wants_secret = false;
+	SSL_CTX_set_keylog_callback(SSL_get_SSL_CTX(ssl), NULL);
+}
+
+/*
+ * OpenSSL prints each of five secrets digit by digit. Wanted are two, behind each side's Finished.
+ * The context is this worker's alone: every connection sets it before it goes on.
+ */
+static void tls_set_secrets(const struct tls *tls)
+{
+	SSL_CTX_set_keylog_callback(
+		SSL_get_SSL_CTX(tls->ssl), tls->wants_secret ? tls_on_secret : NULL);
 }
 
 /*
@@ -187,6 +200,8 @@ static void tls_on_message(int written, int version, int content_type, const voi
 		return;
 	if (*(const uint8_t *)data == SSL3_MT_KEY_UPDATE)
 		tls->keys_changed = true;
+	tls->wants_secret |= *(const uint8_t *)data == SSL3_MT_FINISHED;
+	tls_set_secrets(tls);
 	/* An empty list, "I have none", is no longer than its headers. */
 	if (written && *(const uint8_t *)data == SSL3_MT_CERTIFICATE && len > 8)
 		tls->has_shown = true;
@@ -214,20 +229,11 @@ static bool tls_version_number(const char *word, int *out)
 	return true;
 }
 
-static bool context_use_key(SSL_CTX *ctx, const char *file)
-{
-	EVP_PKEY *key = provider_read_key(file, NULL);
-	bool ok = key != NULL && SSL_CTX_use_PrivateKey(ctx, key) == 1;
-
-	EVP_PKEY_free(key);
-	return ok;
-}
-
 static const char *context_set_certificate(SSL_CTX *ctx, const struct certificate *certificate)
 {
 	if (SSL_CTX_use_certificate_chain_file(ctx, certificate->chain) != 1)
 		return certificate->chain;
-	if (!context_use_key(ctx, certificate->key) || SSL_CTX_check_private_key(ctx) != 1)
+	if (!provider_use_key(ctx, certificate->key) || SSL_CTX_check_private_key(ctx) != 1)
 		return certificate->key;
 	return NULL;
 }
@@ -382,7 +388,6 @@ int tls_context_create(const struct tls_context_options *options, struct tls_con
 					    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_verify(ctx, out->asks_certificate ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
 	SSL_CTX_set_cert_verify_callback(ctx, tls_on_verify, NULL);
-	SSL_CTX_set_keylog_callback(ctx, tls_on_secret);
 	SSL_CTX_set_msg_callback(ctx, tls_on_message);
 	bad = context_configure(out, options);
 	if (bad != NULL) {
@@ -516,6 +521,7 @@ enum tls_status tls_handshake(struct tls *tls)
 	 */
 	if (!tls->is_cut)
 		tls->tx_records = 0;
+	tls_set_secrets(tls);
 	rc = SSL_do_handshake(tls->ssl);
 	if (rc != 1) {
 		enum tls_status status = tls_outcome(tls, rc);

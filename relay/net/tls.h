@@ -119,6 +119,7 @@ struct tls {
 	uint8_t alert[2]; /* level and description */
 	bool is_cut;      /* the sink was full in the middle of a flight */
 	bool is_done;
+	bool wants_secret;   /* the next that OpenSSL derives is to be kept */
 	bool has_shown;      /* our certificate was sent: the peer asked for it */
 	bool keys_changed;   /* a KeyUpdate was seen: the secrets below are old */
 	uint64_t rx_records; /* records under the application key: received */

@@ -206,3 +206,12 @@ EVP_PKEY *provider_read_key(
 	EVP_PKEY_free(read);
 	return key;
 }
+
+bool provider_use_key(SSL_CTX *ctx, const char *file)
+{
+	EVP_PKEY *key = provider_read_key(file, NULL);
+	bool ok = key != NULL && SSL_CTX_use_PrivateKey(ctx, key) == 1;
+
+	EVP_PKEY_free(key);
+	return ok;
+}

@@ -23,6 +23,7 @@
 #include <stdbool.h>
 
 struct evp_pkey_st;
+struct ssl_ctx_st;
 
 /* Once, before any other use of OpenSSL. When it cannot be done, all stays as it was. */
 void provider_init(void);
@@ -36,3 +37,6 @@ bool provider_is_lean(void);
  */
 struct evp_pkey_st *provider_read_key(
 	const char *file, int (*on_password)(char *out, int bytes, int is_writing, void *arg));
+
+/* Gives it to a context, beside its certificate. False: OpenSSL's errors say why. */
+bool provider_use_key(struct ssl_ctx_st *ctx, const char *file);

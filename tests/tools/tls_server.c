@@ -4,6 +4,7 @@
 #include "relay/base/stats.h"
 #include "relay/net/conn.h"
 #include "relay/net/listener.h"
+#include "relay/pki/provider.h"
 #include "relay/pki/trust.h"
 #include "tests/tools/http.h"
 #include "tests/tools/tls_server_options.h"
@@ -461,8 +462,10 @@ static int server_create_context(struct server *server)
 		.client_certificate = server->options.client_certificate,
 		.name = server->connector.name};
 	char error[512] = "no memory";
-	int rc = tls_init();
+	int rc;
 
+	provider_init();
+	rc = tls_init();
 	if (rc == 0)
 		rc = peer_cache_create(PEERS_MAX);
 	if (rc == 0 && trust_options.anchors != NULL)
