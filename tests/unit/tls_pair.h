@@ -9,6 +9,7 @@
  */
 
 #include "relay/net/tls.h"
+#include "relay/pki/provider.h"
 #include "relay/pki/trust.h"
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -67,6 +68,8 @@ static inline int pair_setup(void **state)
 	(void)state;
 	(void)snprintf(pki_folder, sizeof(pki_folder), "%s", folder == NULL ? "build/pki" : folder);
 	(void)snprintf(command, sizeof(command), "tests/pki.sh '%s'", pki_folder);
+	/* As in the relay. */
+	provider_init();
 	return system(command) != 0 || tls_init() < 0 || peer_cache_create(64) < 0 ? -1 : 0;
 }
 
