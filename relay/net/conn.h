@@ -20,7 +20,8 @@
  * the wire in one send.
  *
  * Who protects the records is a pair of tables, one for each direction
- * (record.h): none, OpenSSL, or the kernel. Received bytes lie in one buffer:
+ * (record.h): none, OpenSSL, our own hand (seal.h), or the kernel. Received bytes lie in one
+ * buffer:
  *
  *   0 .. in_start ==text for the owner== in_end .. raw_start ==ciphertext== raw_end .. cap
  *
@@ -35,6 +36,7 @@
 #include "relay/net/iobuf.h"
 #include "relay/net/ktls.h"
 #include "relay/net/loop.h"
+#include "relay/net/seal.h"
 #include "relay/net/tls.h"
 #include "relay/pki/peer.h"
 
@@ -124,15 +126,19 @@ struct conn {
 
 	const struct record_layer *rx;
 	const struct record_layer *tx;
-	struct tls *tls; /* while one direction is in userspace */
+	struct tls *tls; /* while OpenSSL protects one direction */
 	struct ktls ktls;
-	uint64_t records_sent; /* at least so many, under one key */
-	bool owes_key_update;  /* the peer asked for our next key, and a send was under way */
-	unsigned key_updates;  /* KeyUpdate records met under kernel TLS */
-	unsigned ktls_want;    /* bits of enum ktls_direction that shall go to the kernel */
-	bool is_hello_due;     /* the handshake has a step to make without new input */
-	bool ktls_rx_ready;    /* the receive side may be handed over now */
-	bool is_settled;       /* on_record was called */
+	struct seal seal[KTLS_DIRECTION_COUNT]; /* directions that are ours */
+	uint64_t records_sent;                  /* at least so many, under one key */
+	bool owes_key_update;   /* the peer asked for our next key, and a send was under way */
+	unsigned key_updates;   /* KeyUpdate records met since OpenSSL lets go of reading */
+	uint32_t ticket_left;   /* of a ticket that goes on in the next record */
+	unsigned empty_records; /* in a row */
+	unsigned ktls_want;     /* bits of enum ktls_direction that shall go to the kernel */
+	bool is_hello_due;      /* the handshake has a step to make without new input */
+	bool ktls_rx_ready;     /* the receive side may be handed over now */
+	bool may_seal;          /* what the kernel does not take may leave OpenSSL, too */
+	bool is_settled;        /* on_record was called */
 	const char *ktls_why_not[KTLS_DIRECTION_COUNT];
 	struct tls_facts facts;
 	struct peer *peer; /* from on_tls to on_closed: who the other side is; NULL: unknown */

@@ -39,13 +39,22 @@ void conn_sink_close(struct conn *conn)
 		iobuf_put(&conn->net->bufs, &conn->wire);
 }
 
-void handshake_free_tls(struct conn *conn)
+/* The TLS object is not needed any more. */
+static void handshake_free_tls(struct conn *conn)
 {
 	if (conn->tls == NULL)
 		return;
 	tls_close(conn->tls);
 	pool_put(&conn->net->tls_pool, conn->tls);
 	conn->tls = NULL;
+}
+
+void handshake_forget(struct conn *conn)
+{
+	handshake_free_tls(conn);
+	ktls_close(&conn->ktls);
+	seal_close(&conn->seal[KTLS_DIRECTION_RX]);
+	seal_close(&conn->seal[KTLS_DIRECTION_TX]);
 }
 
 void conn_keep_for_tls(struct conn *conn)
@@ -230,6 +239,42 @@ static void handshake_install(struct conn *conn, enum ktls_direction direction)
 	}
 }
 
+static bool handshake_seal(struct conn *conn, enum ktls_direction direction)
+{
+	struct record_keys keys;
+	bool done = ktls_keys(&conn->ktls, conn->tls, direction, &keys) &&
+		    seal_open(&conn->seal[direction], &conn->ktls, direction == KTLS_DIRECTION_TX,
+			    &keys) == 0;
+
+	explicit_bzero(&keys, sizeof(keys));
+	return done;
+}
+
+/*
+ * What the kernel does not take is ours from now on (seal.h), both directions at once, so that
+ * OpenSSL can go. A client waits for the first text, since tickets may come before it.
+ */
+static void handshake_leave_openssl(struct conn *conn)
+{
+	const bool rx = conn->rx == &record_user;
+	const bool tx = conn->tx == &record_user;
+
+	if (!conn->may_seal || conn->ktls_want != 0 || !conn->ktls_rx_ready || conn->has_ended ||
+		conn->tls->keys_changed)
+		return;
+	conn->may_seal = false;
+	if ((rx && !handshake_seal(conn, KTLS_DIRECTION_RX)) ||
+		(tx && !handshake_seal(conn, KTLS_DIRECTION_TX))) {
+		seal_close(&conn->seal[KTLS_DIRECTION_RX]);
+		return;
+	}
+	if (rx)
+		conn->rx = &record_own;
+	if (tx)
+		conn->tx = &record_own;
+	handshake_free_tls(conn);
+}
+
 void handshake_offer_kernel(struct conn *conn)
 {
 	if (conn->tls == NULL || conn->state != CONN_OPEN)
@@ -243,6 +288,8 @@ void handshake_offer_kernel(struct conn *conn)
 		handshake_free_tls(conn);
 		if (!conn->net->ktls_support->rekeys)
 			explicit_bzero(conn->ktls.secret, sizeof(conn->ktls.secret));
+	} else {
+		handshake_leave_openssl(conn);
 	}
 	handshake_settle(conn);
 }
@@ -257,11 +304,15 @@ void conn_allow_ktls(struct conn *conn, enum ktls_mode mode, const char *why_not
 		[KTLS_AUTO] = BIT(KTLS_DIRECTION_RX) | BIT(KTLS_DIRECTION_TX),
 	};
 
+	const char *why = why_not;
+	bool helps;
+
 	ASSERT(conn->tls != NULL && conn->ktls_want == 0);
-	conn->ktls_want = wants[mode];
-	if (mode != KTLS_OFF &&
-		!ktls_init(&conn->ktls, conn->net->ktls_support, conn->fd, conn->tls, &why_not))
-		conn->ktls_want = 0;
+	helps = ktls_init(&conn->ktls, conn->net->ktls_support, conn->fd, conn->tls, &why);
+	conn->may_seal = conn->ktls.has_keys;
+	conn->ktls_want = helps ? wants[mode] : 0;
+	if (mode != KTLS_OFF)
+		why_not = why;
 	for (unsigned way = 0; way < KTLS_DIRECTION_COUNT; way++) {
 		if (!(conn->ktls_want & BIT(way)))
 			conn->ktls_why_not[way] = why_not;

@@ -25,17 +25,8 @@
 #endif
 
 #define RECORD_APPLICATION_DATA 23
-#define KEY_BYTES_MAX 32
-#define IV_BYTES 12
 
 struct ktls_kernel ktls_kernel = {.setsockopt = setsockopt, .sendmsg = sendmsg};
-
-/* One direction's keys in the form of RFC 8446 7.3: the kernel's structs cut them up. */
-struct record_keys {
-	uint8_t key[KEY_BYTES_MAX];
-	uint8_t iv[IV_BYTES]; /* TLS 1.2 AES-GCM: 4 bytes of salt, then the sequence number */
-	uint64_t sequence;
-};
 
 static unsigned cipher_key_bytes(enum ktls_cipher cipher)
 {
@@ -158,7 +149,7 @@ static bool keys_from_secret(
 
 	return expand_label(
 		       secret, ktls->secret_len, "key", out->key, cipher_key_bytes(ktls->cipher)) &&
-	       expand_label(secret, ktls->secret_len, "iv", out->iv, IV_BYTES);
+	       expand_label(secret, ktls->secret_len, "iv", out->iv, RECORD_IV_BYTES);
 }
 
 /*
@@ -169,11 +160,11 @@ static bool keys_from_master(const struct ktls *ktls, const struct tls *tls,
 	enum ktls_direction direction, struct record_keys *out)
 {
 	size_t key_bytes = cipher_key_bytes(ktls->cipher);
-	size_t iv_bytes = ktls->cipher == KTLS_CIPHER_CHACHA20_POLY1305 ? IV_BYTES : 4;
+	size_t iv_bytes = ktls->cipher == KTLS_CIPHER_CHACHA20_POLY1305 ? RECORD_IV_BYTES : 4;
 	size_t which = (direction == KTLS_DIRECTION_TX) == ktls->is_server ? 1 : 0;
 	uint8_t master[SSL_MAX_MASTER_KEY_LENGTH];
 	uint8_t seed[13 + 2 * SSL3_RANDOM_SIZE] = "key expansion";
-	uint8_t block[2 * (KEY_BYTES_MAX + IV_BYTES)];
+	uint8_t block[2 * (RECORD_KEY_BYTES_MAX + RECORD_IV_BYTES)];
 	const EVP_MD *md = SSL_CIPHER_get_handshake_digest(SSL_get_current_cipher(tls->ssl));
 	char digest[16];
 	OSSL_PARAM params[4];
@@ -202,6 +193,27 @@ static bool keys_from_master(const struct ktls *ktls, const struct tls *tls,
 	return done;
 }
 
+bool ktls_keys(const struct ktls *ktls, const struct tls *tls, enum ktls_direction direction,
+	struct record_keys *out)
+{
+	out->sequence = direction == KTLS_DIRECTION_RX ? tls->rx_records : tls->tx_records;
+	return ktls->is_tls13 ? keys_from_secret(ktls, direction, out)
+			      : keys_from_master(ktls, tls, direction, out);
+}
+
+bool ktls_next_keys(struct ktls *ktls, enum ktls_direction direction, struct record_keys *out)
+{
+	uint8_t next[TLS_SECRET_BYTES_MAX];
+	bool done = expand_label(
+		ktls->secret[direction], ktls->secret_len, "traffic upd", next, ktls->secret_len);
+
+	if (done)
+		memcpy(ktls->secret[direction], next, ktls->secret_len);
+	OPENSSL_cleanse(next, sizeof(next));
+	out->sequence = 0;
+	return done && keys_from_secret(ktls, direction, out);
+}
+
 static int direction_option(enum ktls_direction direction)
 {
 	return direction == KTLS_DIRECTION_RX ? TLS_RX : TLS_TX;
@@ -223,27 +235,17 @@ static int keys_set(
 	return rc;
 }
 
-bool ktls_init(struct ktls *ktls, const struct ktls_support *support, int fd, const struct tls *tls,
-	const char **why_not)
+/* What the keys come from. False, with the reason, if they cannot be had. */
+static bool ktls_take_secrets(struct ktls *ktls, const struct tls *tls, const char **why_not)
 {
-	bool is_server = tls->context->is_server;
-	const uint8_t *mine = is_server ? tls->server_secret : tls->client_secret;
-	const uint8_t *theirs = is_server ? tls->client_secret : tls->server_secret;
+	const uint8_t *mine = ktls->is_server ? tls->server_secret : tls->client_secret;
+	const uint8_t *theirs = ktls->is_server ? tls->client_secret : tls->server_secret;
 
-	*ktls = (struct ktls){.support = support,
-		.fd = fd,
-		.is_tls13 = SSL_version(tls->ssl) == TLS1_3_VERSION,
-		.is_server = is_server,
-		.cipher = cipher_of(tls->ssl)};
-	if (support->why_not != NULL) {
-		*why_not = support->why_not;
-		return false;
-	}
 	if (ktls->cipher == KTLS_CIPHER_NONE) {
 		*why_not = "cipher";
 		return false;
 	}
-	/* The kernel fills records to 2^14, whatever the peer has asked for (RFC 6066 4). */
+	/* Records are filled to 2^14, whatever the peer has asked for (RFC 6066 4). */
 	if (SSL_SESSION_get_max_fragment_length(SSL_get0_session(tls->ssl)) != 0) {
 		*why_not = "max-fragment-length";
 		return false;
@@ -260,17 +262,29 @@ bool ktls_init(struct ktls *ktls, const struct ktls_support *support, int fd, co
 	return true;
 }
 
+bool ktls_init(struct ktls *ktls, const struct ktls_support *support, int fd, const struct tls *tls,
+	const char **why_not)
+{
+	*ktls = (struct ktls){.support = support,
+		.fd = fd,
+		.is_tls13 = SSL_version(tls->ssl) == TLS1_3_VERSION,
+		.is_server = tls->context->is_server,
+		.cipher = cipher_of(tls->ssl)};
+	ktls->has_keys = ktls_take_secrets(ktls, tls, why_not);
+	if (support->why_not != NULL)
+		*why_not = support->why_not;
+	return ktls->has_keys && support->why_not == NULL;
+}
+
 int ktls_install(struct ktls *ktls, const struct tls *tls, enum ktls_direction direction)
 {
-	struct record_keys keys = {
-		.sequence = direction == KTLS_DIRECTION_RX ? tls->rx_records : tls->tx_records};
+	struct record_keys keys;
 	int rc = 0;
 
 	ASSERT(!ktls->active[direction]);
 	if (!ktls->support->works[ktls->is_tls13][ktls->cipher][direction])
 		return -EOPNOTSUPP;
-	if (!(ktls->is_tls13 ? keys_from_secret(ktls, direction, &keys)
-			     : keys_from_master(ktls, tls, direction, &keys)))
+	if (!ktls_keys(ktls, tls, direction, &keys))
 		rc = -ENOKEY;
 	if (rc == 0 && !ktls->has_ulp) {
 		rc = kernel_set(ktls->fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls"));
@@ -288,20 +302,13 @@ int ktls_install(struct ktls *ktls, const struct tls *tls, enum ktls_direction d
 
 int ktls_rekey(struct ktls *ktls, enum ktls_direction direction)
 {
-	struct record_keys keys = {0};
-	uint8_t next[TLS_SECRET_BYTES_MAX];
-	int rc;
+	struct record_keys keys;
+	int rc = -ENOKEY;
 
 	if (!ktls->support->rekeys || !ktls->is_tls13)
 		return -EOPNOTSUPP;
-	if (!expand_label(ktls->secret[direction], ktls->secret_len, "traffic upd", next,
-		    ktls->secret_len))
-		return -ENOKEY;
-	memcpy(ktls->secret[direction], next, sizeof(next));
-	OPENSSL_cleanse(next, sizeof(next));
-	if (!keys_from_secret(ktls, direction, &keys))
-		return -ENOKEY;
-	rc = keys_set(ktls, direction, &keys);
+	if (ktls_next_keys(ktls, direction, &keys))
+		rc = keys_set(ktls, direction, &keys);
 	OPENSSL_cleanse(&keys, sizeof(keys));
 	return rc;
 }

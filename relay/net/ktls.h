@@ -56,11 +56,23 @@ struct ktls_support {
  */
 void ktls_probe(struct ktls_support *out);
 
-/* What is kept of a connection while the kernel holds its keys: enough to change them. */
+#define RECORD_KEY_BYTES_MAX 32
+#define RECORD_IV_BYTES 12
+
+/* One direction's keys in the form of RFC 8446 7.3. Wiped by who asked for them. */
+struct record_keys {
+	uint8_t key[RECORD_KEY_BYTES_MAX];
+	uint8_t iv[RECORD_IV_BYTES]; /* TLS 1.2 AES-GCM: 4 bytes of salt, then the sequence number
+				      */
+	uint64_t sequence;
+};
+
+/* What is kept of a connection while OpenSSL does not hold its keys: enough to change them. */
 struct ktls {
 	const struct ktls_support *support;
 	int fd;
 	bool has_ulp;
+	bool has_keys; /* a cipher that we know, no odd limit: keys can be derived */
 	bool is_tls13;
 	bool is_server;
 	enum ktls_cipher cipher;
@@ -69,7 +81,10 @@ struct ktls {
 	uint8_t secret[KTLS_DIRECTION_COUNT][TLS_SECRET_BYTES_MAX];
 };
 
-/* Prepares for a finished handshake on fd. False, with the reason, if this kernel cannot help. */
+/*
+ * Prepares for a finished handshake on fd. False, with the reason, if this kernel cannot help;
+ * has_keys may be true all the same, for records in userspace (seal.h).
+ */
 NODISCARD bool ktls_init(struct ktls *ktls, const struct ktls_support *support, int fd,
 	const struct tls *tls, const char **why_not);
 
@@ -86,6 +101,14 @@ NODISCARD int ktls_install(struct ktls *ktls, const struct tls *tls, enum ktls_d
  * closed, since nothing more can be read.
  */
 NODISCARD int ktls_rekey(struct ktls *ktls, enum ktls_direction direction);
+
+/* The keys of one direction as the handshake left them, with the records that have passed. */
+NODISCARD bool ktls_keys(const struct ktls *ktls, const struct tls *tls,
+	enum ktls_direction direction, struct record_keys *out);
+
+/* The keys that follow a KeyUpdate (RFC 8446 7.2), from record 0 on. The secret before is gone. */
+NODISCARD bool ktls_next_keys(
+	struct ktls *ktls, enum ktls_direction direction, struct record_keys *out);
 
 /* Sends one control record (21 alert, 22 handshake) now; -EAGAIN if the socket is full. */
 NODISCARD int ktls_send_control(int fd, uint8_t record_type, struct span content);

@@ -5,15 +5,7 @@
 #include "relay/base/stats.h"
 #include <errno.h>
 
-/* Content types (RFC 8446 5.1) and what is met in them. */
-#define RECORD_ALERT 21
-#define RECORD_HANDSHAKE 22
-#define RECORD_APPLICATION_DATA 23
-#define ALERT_CLOSE_NOTIFY 0
-#define ALERT_UNEXPECTED_MESSAGE 10
-#define ALERT_BAD_RECORD_MAC 20
-#define ALERT_RECORD_OVERFLOW 22
-#define ALERT_INTERNAL_ERROR 80
+/* Messages of a handshake record (RFC 8446 4). */
 #define HANDSHAKE_NEW_SESSION_TICKET 4
 #define HANDSHAKE_KEY_UPDATE 24
 
@@ -228,20 +220,31 @@ static void kernel_recv(struct conn *conn)
 
 void record_send_alert(struct conn *conn, const uint8_t alert[2])
 {
-	if (conn->tx != &record_kernel)
-		return;
 	/* A peer that takes nothing more does not get its alert: the connection ends all the same.
 	 */
+	if (conn->tx == &record_own) {
+		if (!record_put_own(conn, RECORD_ALERT, span_make(alert, 2)))
+			STAT(alerts_unsent);
+		conn_send_wire(conn);
+	}
+	if (conn->tx != &record_kernel)
+		return;
 	STAT(other_syscalls);
 	if (ktls_send_control(conn->fd, RECORD_ALERT, span_make(alert, 2)) < 0)
 		STAT(alerts_unsent);
 }
 
-static void kernel_send_alert(struct conn *conn, uint8_t level, uint8_t description)
+static void record_alert(struct conn *conn, uint8_t level, uint8_t description)
 {
 	const uint8_t alert[2] = {level, description};
 
 	record_send_alert(conn, alert);
+}
+
+void record_refuse(struct conn *conn, uint8_t description)
+{
+	record_alert(conn, 2, description);
+	conn_ended(conn, CONN_END_TLS);
 }
 
 void record_tell_bad(struct conn *conn, int32_t result)
@@ -254,8 +257,23 @@ void record_tell_bad(struct conn *conn, int32_t result)
 	/* The failure is also kept as the socket's error, which the next call would only report. */
 	STAT(other_syscalls);
 	if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0)
-		kernel_send_alert(
+		record_alert(
 			conn, 2, result == -EBADMSG ? ALERT_BAD_RECORD_MAC : ALERT_RECORD_OVERFLOW);
+}
+
+/* The next key of a direction, by whoever protects it. */
+static bool record_rekey(struct conn *conn, enum ktls_direction direction)
+{
+	const bool is_tx = direction == KTLS_DIRECTION_TX;
+	struct record_keys keys;
+	bool done;
+
+	if ((is_tx ? conn->tx : conn->rx) == &record_kernel)
+		return ktls_rekey(&conn->ktls, direction) == 0;
+	done = ktls_next_keys(&conn->ktls, direction, &keys) &&
+	       seal_open(&conn->seal[direction], &conn->ktls, is_tx, &keys) == 0;
+	explicit_bzero(&keys, sizeof(keys));
+	return done;
 }
 
 /*
@@ -265,63 +283,83 @@ void record_tell_bad(struct conn *conn, int32_t result)
 bool record_answer_key_update(struct conn *conn)
 {
 	static const uint8_t answer[5] = {HANDSHAKE_KEY_UPDATE, 0, 0, 1, 0};
+	const struct span message = span_make(answer, sizeof(answer));
 
 	if (!conn->owes_key_update || conn->wire != NULL)
 		return true;
 	conn->owes_key_update = false;
+	if (conn->tx == &record_own)
+		return record_put_own(conn, RECORD_HANDSHAKE, message) &&
+		       record_rekey(conn, KTLS_DIRECTION_TX);
 	STAT(other_syscalls);
-	return ktls_send_control(conn->fd, RECORD_HANDSHAKE, span_make(answer, sizeof(answer))) ==
-		       0 &&
-	       ktls_rekey(&conn->ktls, KTLS_DIRECTION_TX) == 0;
+	return ktls_send_control(conn->fd, RECORD_HANDSHAKE, message) == 0 &&
+	       record_rekey(conn, KTLS_DIRECTION_TX);
 }
 
 /*
  * The peer's next record is under its next key (RFC 8446 4.6.3), and it may ask
  * for ours to change before we send anything else.
  */
-static bool kernel_key_update(struct conn *conn, struct span message)
+static bool record_key_update(struct conn *conn, struct span message)
 {
-	STAT(ktls_key_update);
+	const bool is_kernel = conn->rx == &record_kernel;
+
+	if (is_kernel)
+		STAT(ktls_key_update);
 	if (message.len != 5 || message.data[4] > 1 || ++conn->key_updates > KEY_UPDATES_MAX)
 		return false;
-	if (ktls_rekey(&conn->ktls, KTLS_DIRECTION_RX) < 0)
+	if (!record_rekey(conn, KTLS_DIRECTION_RX))
 		return false;
-	STAT(ktls_rekeyed);
+	if (is_kernel)
+		STAT(ktls_rekeyed);
 	if (message.data[4] == 0)
 		return true;
-	/* A send side in userspace has keys that OpenSSL has not been told to change. */
-	if (conn->tx != &record_kernel)
+	/* OpenSSL has a send side whose keys it has not been told to change. */
+	if (conn->tx == &record_user)
 		return false;
 	conn->owes_key_update = true;
 	return record_answer_key_update(conn);
 }
 
-static void kernel_handshake_record(struct conn *conn, struct span message)
+/*
+ * Tickets to us as a client are passed over: the session that matters was kept before the hand-off.
+ * One may go on in the next record. A KeyUpdate is alone in the last record under its key.
+ */
+static void record_handshake(struct conn *conn, struct span content)
 {
-	/* A ticket to us as a client: the session that matters was kept before the hand-off. */
-	if (message.len > 0 && message.data[0] == HANDSHAKE_NEW_SESSION_TICKET &&
-		!conn->ktls.is_server)
-		return;
-	if (message.len > 0 && message.data[0] == HANDSHAKE_KEY_UPDATE && conn->ktls.is_tls13) {
-		if (kernel_key_update(conn, message))
-			return;
-		STAT(tls_key_update_closed);
-		kernel_send_alert(conn, 2, ALERT_INTERNAL_ERROR);
-		conn_ended(conn, CONN_END_KEY_UPDATE);
-		return;
+	while (content.len > 0) {
+		if (conn->ticket_left > 0) {
+			const struct span ticket = span_head(content, conn->ticket_left);
+
+			conn->ticket_left -= (uint32_t)ticket.len;
+			content = span_skip(content, ticket.len);
+			continue;
+		}
+		if (content.len < 4 || content.data[0] != HANDSHAKE_NEW_SESSION_TICKET ||
+			conn->ktls.is_server)
+			break;
+		conn->ticket_left = 4 + ((uint32_t)content.data[1] << 16 |
+						(uint32_t)content.data[2] << 8 | content.data[3]);
 	}
-	/* Renegotiation in TLS 1.2, or nonsense. */
-	kernel_send_alert(conn, 2, ALERT_UNEXPECTED_MESSAGE);
-	conn_ended(conn, CONN_END_TLS);
+	if (content.len == 0)
+		return;
+	if (content.data[0] != HANDSHAKE_KEY_UPDATE || !conn->ktls.is_tls13) {
+		/* Renegotiation in TLS 1.2, or nonsense. */
+		record_refuse(conn, ALERT_UNEXPECTED_MESSAGE);
+	} else if (!record_key_update(conn, content)) {
+		STAT(tls_key_update_closed);
+		record_alert(conn, 2, ALERT_INTERNAL_ERROR);
+		conn_ended(conn, CONN_END_KEY_UPDATE);
+	}
 }
 
-static void kernel_control(struct conn *conn, uint8_t record_type, struct span content)
+void record_control(struct conn *conn, uint8_t record_type, struct span content)
 {
 	if (record_type == RECORD_ALERT && content.len == 2 &&
 		content.data[1] == ALERT_CLOSE_NOTIFY)
 		conn_ended(conn, CONN_END_EOF);
-	else if (record_type == RECORD_HANDSHAKE)
-		kernel_handshake_record(conn, content);
+	else if (record_type == RECORD_HANDSHAKE && content.len > 0)
+		record_handshake(conn, content);
 	else
 		conn_ended(conn, CONN_END_TLS);
 }
@@ -335,7 +373,8 @@ static void kernel_received(struct conn *conn, uint32_t bytes)
 		conn->raw_start = conn->in_end;
 		conn->raw_end = conn->in_end;
 	} else {
-		kernel_control(conn, record_type, span_make(conn->in->data + conn->in_end, bytes));
+		record_control(conn, record_type, span_make(conn->in->data + conn->in_end, bytes));
+		conn_send_wire(conn);
 	}
 	if (!conn->has_ended)
 		conn_input_ready(conn);
@@ -343,7 +382,7 @@ static void kernel_received(struct conn *conn, uint32_t bytes)
 
 static void kernel_shutdown(struct conn *conn)
 {
-	kernel_send_alert(conn, 1, ALERT_CLOSE_NOTIFY);
+	record_alert(conn, 1, ALERT_CLOSE_NOTIFY);
 }
 
 const struct record_layer record_kernel = {

@@ -25,6 +25,7 @@ struct record_layer {
 
 extern const struct record_layer record_plain;
 extern const struct record_layer record_user;   /* OpenSSL */
+extern const struct record_layer record_own;    /* seal.h */
 extern const struct record_layer record_kernel; /* kernel TLS */
 
 /* Assigns the state; asserts that the edge is legal. */
@@ -55,12 +56,30 @@ void conn_sink_close(struct conn *conn);
 /* Decrypts all whole records that have come, by OpenSSL. */
 void record_read_user(struct conn *conn);
 
-/* Kernel TLS: answers a KeyUpdate that asked for ours, if the send side is idle. False: it failed.
- */
+/* Content types (RFC 8446 5.1) and what is met in them. */
+#define RECORD_ALERT 21
+#define RECORD_HANDSHAKE 22
+#define RECORD_APPLICATION_DATA 23
+#define ALERT_CLOSE_NOTIFY 0
+#define ALERT_UNEXPECTED_MESSAGE 10
+#define ALERT_BAD_RECORD_MAC 20
+#define ALERT_RECORD_OVERFLOW 22
+#define ALERT_INTERNAL_ERROR 80
+
+/* A record came that is not text, where OpenSSL does not look: alert, ticket, KeyUpdate. */
+void record_control(struct conn *conn, uint8_t record_type, struct span content);
+
+/* Answers a KeyUpdate that asked for ours, if the send side is idle. False: it failed. */
 NODISCARD bool record_answer_key_update(struct conn *conn);
 
-/* Sends an alert (level, description) by a send side that the kernel protects. */
+/* Sends an alert (level, description) by a send side that OpenSSL does not protect. */
 void record_send_alert(struct conn *conn, const uint8_t alert[2]);
+
+/* The peer broke a rule: it is told by a fatal alert, and the connection ends. */
+void record_refuse(struct conn *conn, uint8_t description);
+
+/* One record of our own behind what lies on the wire. False: no room, or the cipher failed. */
+NODISCARD bool record_put_own(struct conn *conn, uint8_t record_type, struct span content);
 
 /* A receive under kernel TLS failed: the peer is told why in an alert, if it was a bad record. */
 void record_tell_bad(struct conn *conn, int32_t result);
@@ -74,5 +93,5 @@ void handshake_offer_kernel(struct conn *conn);
 /* It is over: tells the owner, who may free conn or open it again, and lets go of the peer. */
 void conn_tell_closed(struct conn *conn);
 
-/* The TLS object is not needed any more. */
-void handshake_free_tls(struct conn *conn);
+/* Everything of TLS goes, keys and secrets wiped. */
+void handshake_forget(struct conn *conn);

@@ -2,6 +2,7 @@
 #include "relay/net/tls.h"
 
 #include "relay/base/limits.h"
+#include "relay/net/seal.h"
 #include "relay/pki/crl.h"
 #include "relay/pki/provider.h"
 #include "relay/pki/words.h"
@@ -90,7 +91,7 @@ int tls_init(void)
 {
 	if (getrandom(tls_seed, sizeof(tls_seed), 0) != (ssize_t)sizeof(tls_seed))
 		return -errno;
-	if (OPENSSL_init_ssl(0, NULL) != 1)
+	if (OPENSSL_init_ssl(0, NULL) != 1 || seal_init() < 0)
 		return -ENOMEM;
 	tls_bio_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "postern");
 	if (tls_bio_method == NULL)

@@ -127,7 +127,7 @@ rules='
 	}
 	/^#[ \t]*include </ {
 		library("liburing", "(liburing|linux\/io_uring)", "^relay/net/loop\\.c$")
-		library("OpenSSL", "openssl\/", "^relay/(net/(tls|ktls|verify)|pki/[a-z_]+|ctl/(cert[a-z_]*|chain|probe))\\.c$")
+		library("OpenSSL", "openssl\/", "^relay/(net/(tls|ktls|seal|verify)|pki/[a-z_]+|ctl/(cert[a-z_]*|chain|probe))\\.c$")
 		library("libidn2", "idn2", "^policy/names\\.c$")
 		library("libunbound", "unbound", "^relay/(net/resolve|ctl/mx)\\.c$")
 		library("libconfuse", "confuse", "^policy/config\\.c$")

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/base/limits.h"
+#include "relay/net/record.h"
+
+/*
+ * conn_in.c: the buffer that a connection receives into.
+ */
+
+void conn_in_tidy(struct conn *conn)
+{
+	if (conn->in == NULL || conn->in_start < conn->in_end)
+		return;
+	conn->in_start = 0;
+	conn->in_end = 0;
+	if (conn->raw_start < conn->raw_end)
+		return;
+	conn->raw_start = 0;
+	conn->raw_end = 0;
+	if (!conn->recv_op.in_flight)
+		iobuf_put(&conn->net->bufs, &conn->in);
+}
+
+uint32_t conn_in_room(struct conn *conn)
+{
+	uint32_t text = conn->in_end - conn->in_start;
+	uint32_t raw = conn->raw_end - conn->raw_start;
+	uint8_t *data = conn->in->data;
+
+	/* Moving costs a copy, so it is done only when less than a record's room is left. */
+	if (conn->in_start > 0 || conn->raw_start > text) {
+		uint32_t end = raw > 0 ? conn->raw_end : conn->in_end;
+
+		if (conn->in->cap - end < TLS_RECORD_BYTES_MAX) {
+			memmove(data, data + conn->in_start, text);
+			memmove(data + text, data + conn->raw_start, raw);
+			conn->in_start = 0;
+			conn->in_end = text;
+			conn->raw_start = text;
+			conn->raw_end = text + raw;
+		}
+	}
+	if (raw == 0) {
+		conn->raw_start = conn->in_end;
+		conn->raw_end = conn->in_end;
+	}
+	return conn->in->cap - conn->raw_end;
+}
+
+void conn_recv_bytes(struct conn *conn, uint32_t bytes_max)
+{
+	struct iobufs *bufs = &conn->net->bufs;
+	uint32_t room;
+
+	if (conn->in == NULL && conn->is_bulk_in)
+		conn->in = iobuf_take_bulk(bufs);
+	if (conn->in == NULL && !bufs->provided)
+		conn->in = iobuf_take_small(bufs);
+	if (conn->in == NULL) {
+		room = IOBUF_SMALL_BYTES < bytes_max ? IOBUF_SMALL_BYTES : bytes_max;
+		loop_recv_provided(conn->net->loop, &conn->recv_op, conn->fd, room);
+		return;
+	}
+	room = conn_in_room(conn);
+	ASSERT(room > 0);
+	loop_recv(conn->net->loop, &conn->recv_op, conn->fd, conn->in->data + conn->raw_end,
+		room < bytes_max ? room : bytes_max);
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/net/record.h"
+
+#include "relay/base/limits.h"
+
+/*
+ * record_own.c: records in userspace without OpenSSL's object; seal.h has the reasons.
+ */
+
+/* Kept free on the wire for an alert or a KeyUpdate behind text. */
+#define CONTROL_ROOM_BYTES 64
+
+/* Records without text in a row, as many as OpenSSL takes: each costs work and brings nothing. */
+#define EMPTY_RECORDS_MAX 32
+
+static void own_recv(struct conn *conn)
+{
+	conn_recv_bytes(conn, UINT32_MAX);
+}
+
+/* Text stays where it was decrypted, unless some before it was not consumed. */
+static void own_take_text(struct conn *conn, struct span text)
+{
+	uint8_t *data = conn->in->data;
+
+	if (conn->in_start == conn->in_end) {
+		conn->in_start = (uint32_t)(text.data - data);
+		conn->in_end = conn->in_start;
+	} else {
+		memmove(data + conn->in_end, text.data, text.len);
+	}
+	conn->in_end += (uint32_t)text.len;
+}
+
+static void own_open_record(struct conn *conn, uint32_t length)
+{
+	static const uint8_t alerts[] = {
+		[SEAL_BAD] = ALERT_BAD_RECORD_MAC,
+		[SEAL_LONG] = ALERT_RECORD_OVERFLOW,
+		[SEAL_ODD] = ALERT_UNEXPECTED_MESSAGE,
+	};
+	struct span text = {0};
+	uint8_t type;
+	enum seal_status status = seal_read(&conn->seal[KTLS_DIRECTION_RX],
+		conn->in->data + conn->raw_start, length, &type, &text);
+
+	if (status != SEAL_GOOD)
+		record_refuse(conn, alerts[status]);
+	else if (type != RECORD_APPLICATION_DATA)
+		record_control(conn, type, text);
+	else if (conn->ticket_left > 0)
+		record_refuse(conn, ALERT_UNEXPECTED_MESSAGE); /* in the middle of a message */
+	else if (text.len > 0)
+		own_take_text(conn, text);
+	conn->empty_records = text.len > 0 ? 0 : conn->empty_records + 1;
+	if (conn->empty_records > EMPTY_RECORDS_MAX && !conn->has_ended)
+		record_refuse(conn, ALERT_UNEXPECTED_MESSAGE);
+}
+
+/* All whole records that have come. */
+static void own_received(struct conn *conn, uint32_t bytes)
+{
+	conn->raw_end += bytes;
+	while (!conn->has_ended) {
+		uint32_t have = conn->raw_end - conn->raw_start;
+		uint8_t *record = conn->in->data + conn->raw_start;
+		int length = tls_record_length(span_make(record, have));
+
+		if (length < 0)
+			record_refuse(conn,
+				record[1] == 3 ? ALERT_RECORD_OVERFLOW : ALERT_UNEXPECTED_MESSAGE);
+		if (length <= 0 || (uint32_t)length > have)
+			break;
+		own_open_record(conn, (uint32_t)length);
+		conn->raw_start += (uint32_t)length;
+	}
+	conn_send_wire(conn);
+	if (conn->has_ended && conn->in_start == conn->in_end)
+		return;
+	conn_input_ready(conn);
+}
+
+bool record_put_own(struct conn *conn, uint8_t record_type, struct span content)
+{
+	size_t len = 0;
+
+	if (conn->wire == NULL) {
+		conn->wire = iobuf_take_small(&conn->net->bufs);
+		conn->wire_start = 0;
+		conn->wire_end = 0;
+	}
+	if (conn->wire->cap - conn->wire_end >= content.len + SEAL_OVERHEAD_BYTES)
+		len = seal_write(&conn->seal[KTLS_DIRECTION_TX], record_type, content,
+			conn->wire->data + conn->wire_end);
+	conn->wire_end += (uint32_t)len;
+	if (conn->wire_end == 0)
+		iobuf_put(&conn->net->bufs, &conn->wire);
+	return len > 0;
+}
+
+/* What was gathered, and did not fit the wire, makes room behind it. */
+static void own_keep_rest(struct conn *conn)
+{
+	conn->out_end -= conn->out_start;
+	memmove(conn->out->data, conn->out->data + conn->out_start, conn->out_end);
+	conn->out_start = 0;
+}
+
+static void own_send(struct conn *conn)
+{
+	bool good = true;
+
+	if (conn->send_op.in_flight || conn->out == NULL)
+		return;
+	if (conn->wire == NULL) {
+		conn->wire = iobuf_take(&conn->net->bufs, conn->out->is_bulk);
+		conn->wire_start = 0;
+		conn->wire_end = 0;
+	}
+	while (good && conn->out_start < conn->out_end) {
+		const struct span text =
+			span_head(span_make(conn->out->data + conn->out_start, conn_gathered(conn)),
+				TLS_RECORD_TEXT_BYTES);
+
+		if (conn->wire->cap - conn->wire_end <
+			text.len + SEAL_OVERHEAD_BYTES + CONTROL_ROOM_BYTES)
+			break;
+		good = record_put_own(conn, RECORD_APPLICATION_DATA, text);
+		conn->out_start += (uint32_t)text.len;
+	}
+	if (!good)
+		conn_ended(conn, CONN_END_TLS);
+	if (!good || conn->out_start == conn->out_end)
+		iobuf_put(&conn->net->bufs, &conn->out);
+	else
+		own_keep_rest(conn);
+	conn_send_wire(conn);
+}
+
+static void own_shutdown(struct conn *conn)
+{
+	static const uint8_t goodbye[2] = {1, ALERT_CLOSE_NOTIFY};
+
+	record_send_alert(conn, goodbye);
+}
+
+const struct record_layer record_own = {
+	.name = "user",
+	.recv = own_recv,
+	.received = own_received,
+	.send = own_send,
+	.shutdown = own_shutdown,
+};
