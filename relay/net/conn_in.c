@@ -46,11 +46,34 @@ uint32_t conn_in_room(struct conn *conn)
 	return conn->in->cap - conn->raw_end;
 }
 
+/* Bulk goes on in a large buffer, though a part of a record or a line lies in a small one. */
+static void conn_in_grow(struct conn *conn)
+{
+	const uint32_t text = conn->in_end - conn->in_start;
+	const uint32_t raw = conn->raw_end - conn->raw_start;
+	struct iobuf *bulk;
+
+	if (conn->in == NULL || conn->in->is_bulk || !conn->is_bulk_in)
+		return;
+	bulk = iobuf_take_bulk(&conn->net->bufs);
+	if (bulk == NULL)
+		return;
+	memcpy(bulk->data, conn->in->data + conn->in_start, text);
+	memcpy(bulk->data + text, conn->in->data + conn->raw_start, raw);
+	conn->in_start = 0;
+	conn->in_end = text;
+	conn->raw_start = text;
+	conn->raw_end = text + raw;
+	iobuf_put(&conn->net->bufs, &conn->in);
+	conn->in = bulk;
+}
+
 void conn_recv_bytes(struct conn *conn, uint32_t bytes_max)
 {
 	struct iobufs *bufs = &conn->net->bufs;
 	uint32_t room;
 
+	conn_in_grow(conn);
 	if (conn->in == NULL && conn->is_bulk_in)
 		conn->in = iobuf_take_bulk(bufs);
 	if (conn->in == NULL && !bufs->provided)
