@@ -25,7 +25,12 @@ const struct stats *worker_stats(const struct worker *worker)
 	return &worker->stats;
 }
 
-/* Logging: lines gather while the ones before are written. */
+/*
+ * Logging: lines gather while the ones before are written, and a moment longer while they are few,
+ * since io_uring hands each write to a file to another thread.
+ */
+#define LOG_WRITE_BYTES_MIN 16384
+#define LOG_PAUSE_MS 20
 
 static void worker_log_write(struct worker *worker)
 {
@@ -40,12 +45,25 @@ static void worker_log_flush(struct worker *worker)
 
 	if (worker->log_op.in_flight || full->len == 0)
 		return;
+	if (full->len < LOG_WRITE_BYTES_MIN && loop_now_ms(worker->loop) < worker->log_due_ms) {
+		if (!link_is_queued(&worker->log_timer.link))
+			timer_set(
+				loop_timers(worker->loop), &worker->log_timer, worker->log_due_ms);
+		return;
+	}
+	worker->log_due_ms = loop_now_ms(worker->loop) + LOG_PAUSE_MS;
 	worker->log_filling = worker->log_writing;
 	worker->log_filling->len = 0;
 	log_attach(worker->log_filling);
 	worker->log_writing = full;
 	worker->log_written = 0;
 	worker_log_write(worker);
+}
+
+/* The turn in which it fires ends with a look at what has gathered. */
+static void worker_log_fire(struct timer *timer)
+{
+	(void)timer;
 }
 
 static void worker_log_done(struct op *op, int32_t result, uint32_t flags)
@@ -239,6 +257,7 @@ int worker_create(unsigned index, const struct worker_shared *shared, struct wor
 	worker->wake_fd = -1;
 	worker->wake_op.done = worker_on_wake;
 	worker->log_op.done = worker_log_done;
+	timer_init(&worker->log_timer, worker_log_fire);
 	worker->signal_fd = -1;
 	worker->signal_op.done = worker_signal_done;
 	(void)pthread_mutex_init(&worker->change_lock, NULL);

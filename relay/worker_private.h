@@ -147,6 +147,8 @@ struct worker {
 	struct log_buffer *log_writing;
 	size_t log_written;
 	struct op log_op;
+	struct timer log_timer;
+	uint64_t log_due_ms; /* few lines wait until then */
 
 	struct stats stats;
 };
