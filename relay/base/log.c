@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/base/log.h"
 
+#include "relay/base/format.h"
 #include "relay/base/stats.h"
-#include <stdarg.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,18 +15,23 @@ void log_attach(struct log_buffer *buffer)
 	log_mine = buffer;
 }
 
+/* A second's words are kept: many lines fall into one. */
 static size_t log_stamp(char *out, size_t out_bytes)
 {
+	static _Thread_local time_t second;
+	static _Thread_local char words[sizeof("2026-11-21T22:46:05")];
 	struct timespec now;
 	struct tm utc;
-	size_t len;
-	int more;
+	unsigned ms;
 
 	(void)clock_gettime(CLOCK_REALTIME, &now);
-	(void)gmtime_r(&now.tv_sec, &utc);
-	len = strftime(out, out_bytes, "%Y-%m-%dT%H:%M:%S", &utc);
-	more = snprintf(out + len, out_bytes - len, ".%03ldZ ", now.tv_nsec / 1000000);
-	return len + (more > 0 ? (size_t)more : 0);
+	ms = (unsigned)(now.tv_nsec / 1000000);
+	if (now.tv_sec != second || words[0] == '\0') {
+		(void)gmtime_r(&now.tv_sec, &utc);
+		(void)strftime(words, sizeof(words), "%Y-%m-%dT%H:%M:%S", &utc);
+		second = now.tv_sec;
+	}
+	return format_print(out, out_bytes, "%s.%u%u%uZ ", words, ms / 100, ms / 10 % 10, ms % 10);
 }
 
 static void log_emit(const char *line, size_t len)
@@ -45,41 +50,29 @@ static void log_emit(const char *line, size_t len)
 	log_mine->len += len;
 }
 
-static size_t log_clip(int written, size_t room)
-{
-	if (written < 0 || room == 0)
-		return 0;
-	return (size_t)written < room ? (size_t)written : room - 1;
-}
-
 void log_event(
 	enum log_level level, const char *session, const char *event, const char *format, ...)
 {
 	static const char *const words[] = {"error", "warning", NULL, "debug"};
 	char line[LOG_LINE_BYTES_MAX];
+	const size_t max = sizeof(line) - 1; /* the end of the line comes behind it */
 	size_t len;
 	va_list args;
 
 	if (level > log_level_max)
 		return;
-	len = log_stamp(line, sizeof(line));
+	len = log_stamp(line, max);
 	if (session != NULL)
-		len += log_clip(snprintf(line + len, sizeof(line) - len, "session=%s ", session),
-			sizeof(line) - len);
-	len += log_clip(
-		snprintf(line + len, sizeof(line) - len, "event=%s", event), sizeof(line) - len);
+		len += format_print(line + len, max - len, "session=%s ", session);
+	len += format_print(line + len, max - len, "event=%s", event);
 	if (words[level] != NULL)
-		len += log_clip(snprintf(line + len, sizeof(line) - len, " level=%s", words[level]),
-			sizeof(line) - len);
+		len += format_print(line + len, max - len, " level=%s", words[level]);
 	if (format[0] != '\0') {
-		line[len++] = ' ';
+		len += format_print(line + len, max - len, " ");
 		va_start(args, format);
-		len += log_clip(vsnprintf(line + len, sizeof(line) - len, format, args),
-			sizeof(line) - len);
+		len += format_vprint(line + len, max - len, format, args);
 		va_end(args);
 	}
-	if (len > sizeof(line) - 2)
-		len = sizeof(line) - 2;
 	line[len++] = '\n';
 	log_emit(line, len);
 }

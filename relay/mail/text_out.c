@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/mail/text_out.h"
 
+#include "relay/base/format.h"
 #include "relay/base/stats.h"
 
 /* Room in front of a chunk for "BDAT 65536 LAST" and CR LF. */
@@ -20,14 +21,14 @@ static void text_out_seal(struct text_out *out, struct client *client, const cha
 {
 	struct conn *conn = &client->conn;
 	char header[CHUNK_HEADER_BYTES + 8];
-	int len = snprintf(header, sizeof(header), "BDAT %zu%s\r\n",
+	size_t len = format_print(header, sizeof(header), "BDAT %zu%s\r\n",
 		conn->is_corked ? conn_gathered(conn) : 0, last);
 
 	if (conn->is_corked && conn_gathered(conn) > 0)
-		conn_out_prepend(conn, span_make(header, (size_t)len));
+		conn_out_prepend(conn, span_make(header, len));
 	else
-		(void)conn_write(conn, span_make(header, (size_t)len));
-	client_owe(client, span_make(header, (size_t)len));
+		(void)conn_write(conn, span_make(header, len));
+	client_owe(client, span_make(header, len));
 	if (last[0] == '\0')
 		out->chunks_owed++;
 	conn->is_corked = false;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/smtp/reply.h"
 
+#include "relay/base/format.h"
 #include "relay/smtp/chars.h"
 #include "relay/smtp/line.h"
 #include "relay/smtp/xclient.h"
@@ -134,11 +135,11 @@ void reply_parse_ehlo(const struct reply *reply, struct ehlo_offer *out)
 
 size_t reply_vprint(char *out, size_t out_bytes, const char *format, va_list args)
 {
-	int len = vsnprintf(out, out_bytes - 2, format, args);
+	size_t len;
 
-	ASSERT(len > 0 && out_bytes > 3);
-	if ((size_t)len > out_bytes - 3)
-		len = (int)out_bytes - 3;
+	ASSERT(out_bytes > 3);
+	len = format_vprint(out, out_bytes - 2, format, args);
+	ASSERT(len > 0);
 	memcpy(out + len, "\r\n", 3);
-	return (size_t)len + 2;
+	return len + 2;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/smtp/session.h"
 
+#include "relay/base/format.h"
 #include "relay/base/limits.h"
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
@@ -123,7 +124,7 @@ static void verb_helo(struct session *session, const struct command *command)
 	}
 	if (session->state > SESSION_READY)
 		session_reset(session);
-	(void)snprintf(session->helo, sizeof(session->helo), "%.*s", (int)command->domain.len,
+	(void)format_print(session->helo, sizeof(session->helo), "%.*s", (int)command->domain.len,
 		(const char *)command->domain.data);
 	session->is_extended = command->verb == VERB_EHLO;
 	session->announced = 0;
@@ -232,7 +233,7 @@ static bool verb_mail(struct session *session, const struct command *command)
 		.is_utf8 = (command->params & PARAM_SMTPUTF8) != 0,
 		.is_binary = command->body == BODY_BINARYMIME,
 		.grant = grant};
-	(void)snprintf(transaction->sender, sizeof(transaction->sender), "%.*s",
+	(void)format_print(transaction->sender, sizeof(transaction->sender), "%.*s",
 		(int)command->path.len, (const char *)command->path.data);
 	verb_log_mail(session, command);
 	status = session->sink->ops->mail(session->sink, command, OWN_FIELDS_BYTES_MAX);
@@ -256,7 +257,7 @@ static void verb_count_rcpt(struct transaction *transaction, struct span path)
 	transaction->rcpt_count++;
 	transaction->recipient[0] = '\0';
 	if (transaction->rcpt_count == 1 && path.len < sizeof(transaction->recipient))
-		(void)snprintf(transaction->recipient, sizeof(transaction->recipient), "%.*s",
+		(void)format_print(transaction->recipient, sizeof(transaction->recipient), "%.*s",
 			(int)path.len, (const char *)path.data);
 }
 
