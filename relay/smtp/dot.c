@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/smtp/dot.h"
 
-#ifdef __SSE2__
-#include <emmintrin.h>
+#ifdef __x86_64__
+#include <immintrin.h>
 #endif
 
 /* RFC 5322 2.1.1: bytes of a line before its CR LF; a stuffed dot does not count. */
@@ -38,7 +38,7 @@ struct dot_block {
 	bool has_high;
 };
 
-#ifdef __SSE2__
+#ifdef __x86_64__
 
 static inline uint64_t dot_block_match(const __m128i quarters[4], char byte)
 {
@@ -70,6 +70,21 @@ static inline struct dot_block dot_block_look(const uint8_t *at)
 		.dot = dot_block_match(quarters, '.'),
 		.has_nul = _mm_movemask_epi8(_mm_cmpeq_epi8(least, _mm_setzero_si128())) != 0,
 		.has_high = _mm_movemask_epi8(any) != 0,
+	};
+}
+
+/* The same where vectors are as long as a block, with a sixth of the instructions. */
+__attribute__((target("avx512bw"))) static inline struct dot_block dot_block_look_512(
+	const uint8_t *at)
+{
+	const __m512i all = _mm512_loadu_si512(at);
+
+	return (struct dot_block){
+		.cr = _mm512_cmpeq_epi8_mask(all, _mm512_set1_epi8('\r')),
+		.lf = _mm512_cmpeq_epi8_mask(all, _mm512_set1_epi8('\n')),
+		.dot = _mm512_cmpeq_epi8_mask(all, _mm512_set1_epi8('.')),
+		.has_nul = _mm512_testn_epi8_mask(all, all) != 0,
+		.has_high = _mm512_movepi8_mask(all) != 0,
 	};
 }
 
@@ -108,37 +123,90 @@ static inline void dot_walk_end_line(struct dot_walk *walk, size_t lf_at)
 		walk->flaws |= BODY_LONG_LINE;
 }
 
+/* What the block before has left. */
+struct dot_carry {
+	uint64_t after_cr;
+	uint64_t at_start;
+};
+
 /*
- * Walks whole blocks, up to the one in which the walk has to stop. All is done
- * on masks, without a branch that depends on where the lines end: text costs the
- * same whatever the length of its lines.
+ * Walks one block, unless the walk has to stop in it: false. All is done on masks, without a
+ * branch that depends on where the lines end: text costs the same whatever the length of its lines.
  */
+static inline __attribute__((always_inline)) bool dot_walk_block(
+	struct dot_walk *walk, struct dot_carry *carry, const struct dot_block *block)
+{
+	uint64_t behind_cr = block->cr << 1 | carry->after_cr;
+	uint64_t ends = block->lf & behind_cr;
+	uint64_t starts = ends << 1 | carry->at_start;
+
+	if (walk->stops_at_dot && (block->dot & starts) != 0)
+		return false;
+	walk->flaws |= (behind_cr & ~block->lf) != 0 ? BODY_BARE_CR : 0u;
+	walk->flaws |= (block->lf & ~behind_cr) != 0 ? BODY_BARE_LF : 0u;
+	walk->flaws |= block->has_nul ? BODY_NUL : 0u;
+	walk->flaws |= block->has_high ? BODY_EIGHT_BIT : 0u;
+	if (ends != 0) {
+		/* Only the first end can be far from the one before it. */
+		dot_walk_end_line(walk, walk->at + (size_t)__builtin_ctzll(ends));
+		walk->line_at = (ptrdiff_t)walk->at + 64 - __builtin_clzll(ends);
+	}
+	carry->after_cr = block->cr >> 63;
+	carry->at_start = ends >> 63;
+	walk->at += DOT_BLOCK_BYTES;
+	return true;
+}
+
+static void dot_walk_blocks_any(struct dot_walk *walk, struct dot_carry *carry)
+{
+	struct dot_block block;
+
+	do {
+		if (walk->in.len - walk->at < DOT_BLOCK_BYTES)
+			return;
+		block = dot_block_look(walk->in.data + walk->at);
+	} while (dot_walk_block(walk, carry, &block));
+}
+
+#ifdef __x86_64__
+
+__attribute__((target("avx512bw"))) static void dot_walk_blocks_512(
+	struct dot_walk *walk, struct dot_carry *carry)
+{
+	struct dot_block block;
+
+	do {
+		if (walk->in.len - walk->at < DOT_BLOCK_BYTES)
+			return;
+		block = dot_block_look_512(walk->in.data + walk->at);
+	} while (dot_walk_block(walk, carry, &block));
+}
+
+static void (*dot_walk_chosen)(
+	struct dot_walk *walk, struct dot_carry *carry) = dot_walk_blocks_any;
+
+/* Before main(): which of the two does this processor have? */
+__attribute__((constructor)) static void dot_choose(void)
+{
+	if (__builtin_cpu_supports("avx512bw"))
+		dot_walk_chosen = dot_walk_blocks_512;
+}
+
+#else
+
+static void (*const dot_walk_chosen)(
+	struct dot_walk *walk, struct dot_carry *carry) = dot_walk_blocks_any;
+
+#endif
+
+/* Walks whole blocks, up to the one in which the walk has to stop. */
 static void dot_walk_blocks(struct dot_walk *walk)
 {
-	uint64_t after_cr = walk->last == AT_CR;
-	uint64_t at_start = walk->last == AT_LINE_START;
+	struct dot_carry carry = {
+		.after_cr = walk->last == AT_CR, .at_start = walk->last == AT_LINE_START};
 
-	for (; walk->in.len - walk->at >= DOT_BLOCK_BYTES; walk->at += DOT_BLOCK_BYTES) {
-		struct dot_block block = dot_block_look(walk->in.data + walk->at);
-		uint64_t behind_cr = block.cr << 1 | after_cr;
-		uint64_t ends = block.lf & behind_cr;
-		uint64_t starts = ends << 1 | at_start;
-
-		if (walk->stops_at_dot && (block.dot & starts) != 0)
-			break;
-		walk->flaws |= (behind_cr & ~block.lf) != 0 ? BODY_BARE_CR : 0u;
-		walk->flaws |= (block.lf & ~behind_cr) != 0 ? BODY_BARE_LF : 0u;
-		walk->flaws |= block.has_nul ? BODY_NUL : 0u;
-		walk->flaws |= block.has_high ? BODY_EIGHT_BIT : 0u;
-		if (ends != 0) {
-			/* Only the first end can be far from the one before it. */
-			dot_walk_end_line(walk, walk->at + (size_t)__builtin_ctzll(ends));
-			walk->line_at = (ptrdiff_t)walk->at + 64 - __builtin_clzll(ends);
-		}
-		after_cr = block.cr >> 63;
-		at_start = ends >> 63;
-	}
-	walk->last = after_cr != 0 ? AT_CR : at_start != 0 ? AT_LINE_START : AT_TEXT;
+	dot_walk_chosen(walk, &carry);
+	walk->last = carry.after_cr != 0 ? AT_CR : carry.at_start != 0 ? AT_LINE_START : AT_TEXT;
 }
 
 /* Walks what is too short for a block, or the block in which a dot stops the walk. */

@@ -373,6 +373,21 @@ static enum firewall_act firewall_judge(struct firewall *firewall, uint8_t byte,
 	return act;
 }
 
+/* How much of text, in a line that passes, stands before the line's end: nothing of it is judged.
+ */
+static size_t firewall_pass(struct firewall *firewall, struct span text)
+{
+	size_t count = 0;
+
+	if (firewall->state != FIREWALL_PASS)
+		return 0;
+	while (count < text.len && !is_line_end(text.data[count]))
+		count++;
+	if (count > 0)
+		firewall->tail = 0;
+	return count;
+}
+
 /* Keeps a piece of the candidate for later. */
 static void firewall_hold(struct firewall *firewall, const uint8_t *from, size_t bytes)
 {
@@ -430,9 +445,15 @@ struct span firewall_next(struct firewall *firewall, struct span *in)
 		return all;
 	}
 	while (at < all.len) {
-		enum firewall_act act =
-			firewall_judge(firewall, all.data[at], firewall->held_len + (at - kept));
+		size_t passed = firewall_pass(firewall, span_skip(all, at));
+		enum firewall_act act;
 
+		if (passed > 0) {
+			at += passed;
+			kept = at;
+			continue;
+		}
+		act = firewall_judge(firewall, all.data[at], firewall->held_len + (at - kept));
 		if (act != ACT_RELEASE_BEFORE)
 			at++;
 		switch (act) {
