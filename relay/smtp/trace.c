@@ -33,8 +33,29 @@ static void trace_put_byte(struct trace_text *text, uint8_t byte)
 /* Words of our own. */
 static void trace_put(struct trace_text *text, const char *words)
 {
-	for (; *words != '\0'; words++)
-		trace_put_byte(text, (uint8_t)*words);
+	const size_t len = strlen(words);
+
+	ASSERT(len <= TRACE_BYTES_MAX - text->len);
+	memcpy(text->out + text->len, words, len);
+	text->len += len;
+}
+
+static bool trace_is_word(uint8_t byte)
+{
+	switch (byte) {
+	case '-':
+	case '.':
+	case '_':
+	case ':':
+	case '[':
+	case ']':
+	case '/':
+	case '+':
+	case '=':
+		return true;
+	default:
+		return char_is_let_dig(byte);
+	}
 }
 
 /*
@@ -46,11 +67,7 @@ static void trace_put_word(struct trace_text *text, struct span word, size_t byt
 {
 	word = span_head(word, bytes_max);
 	for (size_t i = 0; i < word.len; i++) {
-		uint8_t byte = word.data[i];
-		bool is_kept = char_is_let_dig(byte) ||
-			       (byte != '\0' && strchr("-._:[]/+=", byte) != NULL);
-
-		trace_put_byte(text, is_kept ? byte : '?');
+		trace_put_byte(text, trace_is_word(word.data[i]) ? word.data[i] : '?');
 	}
 }
 

@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * test_record_own.c: what a connection makes of the records that come when OpenSSL has let go of
+ * it: text in pieces, tickets, KeyUpdate, alerts, and what no peer should send. On the other end
+ * of a pair of sockets OpenSSL reads, and ktls_fixture.h writes with the same keys.
+ */
+
+#include "relay/net/record.h"
+#include "tests/unit/ktls_fixture.h"
+
+#define RX KTLS_DIRECTION_RX
+#define TX KTLS_DIRECTION_TX
+#define TURNS_MAX 200
+
+static struct {
+	struct loop *loop;
+	struct conn_net net;
+	struct conn conn;
+	int peer_fd;
+	struct tls_peer client, server;
+	struct tls_peer *mine, *theirs;
+	struct fake_keys keys; /* what the peer seals with */
+	char text[70000];      /* what the owner got */
+	size_t text_len;
+	unsigned ends;
+	enum conn_end end;
+	bool is_closed;
+} with;
+
+static void on_input(struct conn *conn)
+{
+	const struct span in = conn_input(conn);
+
+	assert_true(with.text_len + in.len < sizeof(with.text));
+	memcpy(with.text + with.text_len, in.data, in.len);
+	with.text_len += in.len;
+	conn_consume(conn, in.len);
+	conn_read(conn);
+}
+
+static void on_end(struct conn *conn, enum conn_end why)
+{
+	(void)conn;
+	with.ends++;
+	with.end = why;
+}
+
+static void on_closed(struct conn *conn)
+{
+	(void)conn;
+	with.is_closed = true;
+}
+
+static void on_nothing(struct conn *conn)
+{
+	(void)conn;
+}
+
+static const struct conn_events events = {.on_input = on_input,
+	.on_drained = on_nothing,
+	.on_timeout = on_nothing,
+	.on_end = on_end,
+	.on_closed = on_closed};
+
+static void nudge(struct task *task)
+{
+	(void)task;
+}
+
+/* Both ends are on this machine: what was sent has come after a few turns. */
+static void run(void)
+{
+	for (unsigned turn = 0; turn < 20; turn++) {
+		struct task task;
+
+		task_init(&task, nudge);
+		loop_task_add(with.loop, &task);
+		assert_int_equal(loop_turn(with.loop), 0);
+	}
+}
+
+static void with_open(const char *cipher, bool is_server)
+{
+	static const struct ktls_support none = {.why_not = "no kernel"};
+	struct loop_caps caps;
+	struct record_keys keys;
+	const char *why = NULL;
+	int pair[2];
+
+	memset(&with, 0, sizeof(with));
+	assert_int_equal(loop_probe(&caps), 0);
+	assert_int_equal(loop_create(&caps, 64, &with.loop), 0);
+	assert_int_equal(conn_net_create(&with.net, with.loop, 4, 4, &none), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	with.peer_fd = pair[1];
+	peer_open(&with.client, false, "TLSv1.3", cipher, 0);
+	peer_open(&with.server, true, "TLSv1.3", cipher, 0);
+	peers_shake(&with.client, &with.server, 16384);
+	with.mine = is_server ? &with.server : &with.client;
+	with.theirs = is_server ? &with.client : &with.server;
+	conn_open(&with.conn, &with.net, &events, pair[0]);
+	assert_false(ktls_init(&with.conn.ktls, &none, pair[0], &with.mine->tls, &why));
+	for (unsigned way = 0; way < KTLS_DIRECTION_COUNT; way++) {
+		assert_true(ktls_keys(&with.conn.ktls, &with.mine->tls, way, &keys));
+		assert_int_equal(
+			seal_open(&with.conn.seal[way], &with.conn.ktls, way == TX, &keys), 0);
+		if (way != RX)
+			continue;
+		with.keys.version = TLS_1_3_VERSION;
+		with.keys.cipher = with.conn.ktls.cipher == KTLS_CIPHER_AES_128_GCM
+					   ? TLS_CIPHER_AES_GCM_128
+					   : TLS_CIPHER_AES_GCM_256;
+		with.keys.sequence = keys.sequence;
+		memcpy(with.keys.key, keys.key, sizeof(with.keys.key));
+		memcpy(with.keys.iv, keys.iv, sizeof(with.keys.iv));
+	}
+	with.conn.rx = &record_own;
+	with.conn.tx = &record_own;
+	conn_read(&with.conn);
+}
+
+static void with_close(void)
+{
+	conn_abort(&with.conn);
+	for (unsigned turn = 0; turn < TURNS_MAX && !with.is_closed; turn++)
+		run();
+	assert_true(with.is_closed);
+	assert_null(with.conn.seal[RX].ctx);
+	(void)close(with.peer_fd);
+	loop_destroy(&with.loop);
+	conn_net_destroy(&with.net);
+	peer_close(&with.client);
+	peer_close(&with.server);
+}
+
+static void send_bytes(const uint8_t *bytes, size_t len)
+{
+	assert_int_equal(write(with.peer_fd, bytes, len), (ssize_t)len);
+	run();
+}
+
+static void send_record(uint8_t type, const void *content, size_t len)
+{
+	uint8_t record[TLS_RECORD_BYTES_MAX];
+	size_t bytes = fake_seal(&with.keys, type, span_make(content, len), record);
+
+	send_bytes(record, bytes);
+}
+
+/* What the connection has sent, through the peer's OpenSSL: text, or how it ended. */
+static enum tls_status they_get(char *out, size_t out_bytes, size_t *out_len)
+{
+	enum tls_status status = TLS_MORE;
+	uint8_t record[TLS_RECORD_BYTES_MAX];
+	ssize_t got = recv(with.peer_fd, with.theirs->wire, WIRE_BYTES, MSG_DONTWAIT);
+	size_t len;
+
+	*out_len = 0;
+	with.theirs->wire_len = got > 0 ? (size_t)got : 0;
+	while (status == TLS_MORE && (len = peer_take(with.theirs, record)) > 0) {
+		tls_sink(&with.theirs->tls, NULL, 0);
+		tls_feed(&with.theirs->tls, span_make(record, len));
+		status = tls_read(&with.theirs->tls, (uint8_t *)out, out_bytes, out_len);
+	}
+	return status;
+}
+
+static void expect_text(const char *text)
+{
+	assert_int_equal(with.text_len, strlen(text));
+	assert_memory_equal(with.text, text, with.text_len);
+	with.text_len = 0;
+}
+
+/* The end, and the alert that the peer gets. */
+static void expect_refusal(const char *alert)
+{
+	char out[64];
+	size_t len;
+
+	assert_int_equal(with.ends, 1);
+	assert_int_equal(with.end, CONN_END_TLS);
+	assert_int_equal(they_get(out, sizeof(out), &len), TLS_FAILED);
+	if (strstr(tls_error(&with.theirs->tls), alert) == NULL)
+		fail_msg("\"%s\", expected %s", tls_error(&with.theirs->tls), alert);
+}
+
+static void test_pieces(void **state)
+{
+	uint8_t records[3 * 64];
+	size_t len;
+	char out[64];
+	size_t got;
+
+	(void)state;
+	with_open("TLS_AES_256_GCM_SHA384", true);
+	/* Three records, cut everywhere. */
+	len = fake_seal(&with.keys, RECORD_DATA, span_of("MAIL"), records);
+	len += fake_seal(&with.keys, RECORD_DATA, span_of(" FROM:"), records + len);
+	len += fake_seal(&with.keys, RECORD_DATA, span_of("<>\r\n"), records + len);
+	for (size_t i = 0; i < len; i++)
+		send_bytes(records + i, 1);
+	expect_text("MAIL FROM:<>\r\n");
+	assert_int_equal(conn_write(&with.conn, span_of("250 ok\r\n")), 8);
+	conn_flush(&with.conn);
+	run();
+	assert_int_equal(they_get(out, sizeof(out), &got), TLS_DONE);
+	assert_int_equal(got, 8);
+	assert_memory_equal(out, "250 ok\r\n", 8);
+	with_close();
+}
+
+/* Does a whole record lie in what the peer has received? */
+static bool they_have_record(void)
+{
+	const struct span wire = span_make(with.theirs->wire, with.theirs->wire_len);
+	const int len = tls_record_length(wire);
+
+	return len > 0 && (size_t)len <= wire.len;
+}
+
+/* All that lies in the socket; returns its text's length. */
+static size_t they_get_all(char *out, size_t out_bytes)
+{
+	struct tls_peer *peer = with.theirs;
+	uint8_t record[TLS_RECORD_BYTES_MAX];
+	size_t len = 0;
+	ssize_t got;
+
+	do {
+		got = recv(with.peer_fd, peer->wire + peer->wire_len, WIRE_BYTES - peer->wire_len,
+			MSG_DONTWAIT);
+		peer->wire_len += got > 0 ? (size_t)got : 0;
+		while (they_have_record()) {
+			const size_t bytes = peer_take(peer, record);
+			size_t more = 0;
+
+			tls_feed(&peer->tls, span_make(record, bytes));
+			assert_int_equal(
+				tls_read(&peer->tls, (uint8_t *)out + len, out_bytes - len, &more),
+				TLS_DONE);
+			len += more;
+		}
+	} while (got > 0);
+	return len;
+}
+
+/* More than a buffer holds, by small and by bulk ones: the peer gets all of it, in turn. */
+static void test_much(void **state)
+{
+	static char much[200000];
+	static char got[sizeof(much)];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(much); i++)
+		much[i] = (char)(i * 31 + i / 255);
+	for (unsigned bulk = 0; bulk < 2; bulk++) {
+		size_t sent = 0;
+		size_t len = 0;
+
+		with_open("TLS_AES_128_GCM_SHA256", true);
+		with.conn.is_bulk_out = bulk == 1;
+		for (unsigned turn = 0; turn < TURNS_MAX && len < sizeof(much); turn++) {
+			sent += conn_write(&with.conn, span_make(much + sent, sizeof(much) - sent));
+			conn_flush(&with.conn);
+			run();
+			len += they_get_all(got + len, sizeof(got) - len);
+		}
+		assert_int_equal(len, sizeof(much));
+		assert_memory_equal(got, much, len);
+		with_close();
+	}
+}
+
+static void test_tickets(void **state)
+{
+	/* Two messages of 8 bytes, in records that end anywhere. */
+	static const uint8_t ticket[] = {4, 0, 0, 4, 'a', 'b', 'c', 'd', 4, 0, 0, 4, 1, 2, 3, 4};
+
+	(void)state;
+	for (size_t cut = 4; cut <= sizeof(ticket); cut++) {
+		with_open("TLS_AES_256_GCM_SHA384", false);
+		/* A header of a message that is cut is more than anybody sends. */
+		if (cut > 8 && cut < 12) {
+			with_close();
+			continue;
+		}
+		send_record(RECORD_HANDSHAKE, ticket, cut);
+		if (cut < sizeof(ticket))
+			send_record(RECORD_HANDSHAKE, ticket + cut, sizeof(ticket) - cut);
+		send_record(RECORD_DATA, "220 hello", 9);
+		expect_text("220 hello");
+		assert_int_equal(with.ends, 0);
+		with_close();
+	}
+	/* Text in the middle of one. */
+	with_open("TLS_AES_256_GCM_SHA384", false);
+	send_record(RECORD_HANDSHAKE, ticket, 6);
+	send_record(RECORD_DATA, "220 hello", 9);
+	expect_text("");
+	expect_refusal("unexpected message");
+	with_close();
+	/* A server gets none. */
+	with_open("TLS_AES_256_GCM_SHA384", true);
+	send_record(RECORD_HANDSHAKE, ticket, sizeof(ticket));
+	expect_refusal("unexpected message");
+	with_close();
+}
+
+static void next_peer_keys(void)
+{
+	struct ktls ktls = with.conn.ktls;
+	struct record_keys keys;
+
+	assert_true(ktls_next_keys(&ktls, RX, &keys));
+	memcpy(with.keys.key, keys.key, sizeof(with.keys.key));
+	memcpy(with.keys.iv, keys.iv, sizeof(with.keys.iv));
+	with.keys.sequence = 0;
+}
+
+static void test_key_update(void **state)
+{
+	uint8_t update[5] = {24, 0, 0, 1, 0};
+	uint8_t record[64];
+	size_t bytes;
+	char out[64];
+	size_t len;
+
+	(void)state;
+	with_open("TLS_AES_256_GCM_SHA384", true);
+	for (unsigned i = 0; i < 8; i++) {
+		/* Every other one asks for ours: the peer's OpenSSL follows. */
+		update[4] = i % 2;
+		bytes = fake_seal(
+			&with.keys, RECORD_HANDSHAKE, span_make(update, sizeof(update)), record);
+		next_peer_keys();
+		send_bytes(record, bytes);
+		send_record(RECORD_DATA, "NOOP\r\n", 6);
+		expect_text("NOOP\r\n");
+		assert_int_equal(conn_write(&with.conn, span_of("250\r\n")), 5);
+		conn_flush(&with.conn);
+		run();
+		assert_int_equal(they_get(out, sizeof(out), &len), TLS_DONE);
+		assert_int_equal(len, 5);
+		assert_int_equal(with.theirs->tls.keys_changed, i > 0);
+	}
+	assert_int_equal(with.ends, 0);
+	/* One with something behind it, under the same key. */
+	send_record(RECORD_HANDSHAKE, "\x18\0\0\1\0\x18\0\0\1\0", 10);
+	assert_int_equal(with.ends, 1);
+	assert_int_equal(with.end, CONN_END_KEY_UPDATE);
+	with_close();
+}
+
+static void test_key_updates_without_end(void **state)
+{
+	static const uint8_t update[5] = {24, 0, 0, 1, 1};
+	uint8_t record[64];
+
+	(void)state;
+	with_open("TLS_AES_128_GCM_SHA256", true);
+	for (unsigned i = 0; i < 100 && with.ends == 0; i++) {
+		size_t bytes = fake_seal(
+			&with.keys, RECORD_HANDSHAKE, span_make(update, sizeof(update)), record);
+
+		next_peer_keys();
+		send_bytes(record, bytes);
+	}
+	assert_int_equal(with.ends, 1);
+	assert_int_equal(with.end, CONN_END_KEY_UPDATE);
+	with_close();
+}
+
+static void test_empty(void **state)
+{
+	(void)state;
+	with_open("TLS_AES_256_GCM_SHA384", true);
+	for (unsigned i = 0; i < 32; i++)
+		send_record(RECORD_DATA, "", 0);
+	send_record(RECORD_DATA, "x", 1);
+	expect_text("x");
+	for (unsigned i = 0; i < 33; i++)
+		send_record(RECORD_DATA, "", 0);
+	expect_refusal("unexpected message");
+	with_close();
+}
+
+static void test_ends(void **state)
+{
+	static const uint8_t goodbye[2] = {1, 0};
+	static const uint8_t fatal[2] = {2, 80};
+
+	(void)state;
+	with_open("TLS_AES_256_GCM_SHA384", true);
+	send_record(RECORD_DATA, "QUIT\r\n", 6);
+	send_record(21, goodbye, 2);
+	expect_text("QUIT\r\n");
+	assert_int_equal(with.ends, 1);
+	assert_int_equal(with.end, CONN_END_EOF);
+	with_close();
+	with_open("TLS_AES_256_GCM_SHA384", true);
+	send_record(21, fatal, 2);
+	assert_int_equal(with.end, CONN_END_TLS);
+	assert_int_equal(with.ends, 1);
+	with_close();
+	/* A FIN, with a record that has come in part: none of it is text. */
+	with_open("TLS_AES_256_GCM_SHA384", true);
+	send_bytes((const uint8_t *)"\x17\3\3\0\x20secret", 11);
+	assert_int_equal(shutdown(with.peer_fd, SHUT_WR), 0);
+	run();
+	expect_text("");
+	assert_int_equal(with.ends, 1);
+	assert_int_equal(with.end, CONN_END_EOF);
+	with_close();
+}
+
+static void test_spoiled(void **state)
+{
+	uint8_t record[64];
+	size_t len;
+
+	(void)state;
+	with_open("TLS_AES_256_GCM_SHA384", true);
+	len = fake_seal(&with.keys, RECORD_DATA, span_of("DATA\r\n"), record);
+	record[len - 1] ^= 1;
+	send_bytes(record, len);
+	expect_text("");
+	expect_refusal("bad record mac");
+	/* Nothing is read behind it, however right it is. */
+	with.keys.sequence--;
+	send_record(RECORD_DATA, "DATA\r\n", 6);
+	expect_text("");
+	with_close();
+
+	with_open("TLS_AES_256_GCM_SHA384", true);
+	send_bytes((const uint8_t *)"\x17\3\3\xff\xff", 5);
+	expect_refusal("record overflow");
+	with_close();
+
+	with_open("TLS_AES_256_GCM_SHA384", true);
+	send_bytes((const uint8_t *)"EHLO client\r\n", 13);
+	expect_refusal("unexpected message");
+	with_close();
+}
+
+/* Our own goodbye is one that the peer understands. */
+static void test_close(void **state)
+{
+	char out[64];
+	size_t len;
+
+	(void)state;
+	with_open("TLS_AES_256_GCM_SHA384", true);
+	assert_int_equal(conn_write(&with.conn, span_of("221\r\n")), 5);
+	conn_close(&with.conn);
+	run();
+	assert_int_equal(they_get(out, sizeof(out), &len), TLS_DONE);
+	assert_int_equal(len, 5);
+	(void)close(with.peer_fd);
+	run();
+	assert_true(with.is_closed);
+	loop_destroy(&with.loop);
+	conn_net_destroy(&with.net);
+	peer_close(&with.client);
+	peer_close(&with.server);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_pieces),
+		cmocka_unit_test(test_much),
+		cmocka_unit_test(test_tickets),
+		cmocka_unit_test(test_key_update),
+		cmocka_unit_test(test_key_updates_without_end),
+		cmocka_unit_test(test_empty),
+		cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_spoiled),
+		cmocka_unit_test(test_close),
+	};
+
+	return cmocka_run_group_tests(tests, tls_fixture_setup, tls_fixture_teardown);
+}
