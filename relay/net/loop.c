@@ -318,8 +318,12 @@ int loop_turn(struct loop *loop)
 	loop->turns++;
 	STAT(ring_enters);
 	loop_count_lag(loop);
-	rc = io_uring_submit_and_wait_timeout(
-		&loop->ring, &cqe, 1, sleep_ms < 0 ? NULL : &limit, NULL);
+	/* To wait for no time would have the kernel set a timer and stop it again. */
+	if (sleep_ms == 0)
+		rc = io_uring_submit_and_get_events(&loop->ring);
+	else
+		rc = io_uring_submit_and_wait_timeout(
+			&loop->ring, &cqe, 1, sleep_ms < 0 ? NULL : &limit, NULL);
 	loop->left_ns = loop_clock(loop);
 	if (rc < 0 && rc != -ETIME && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY)
 		return rc;

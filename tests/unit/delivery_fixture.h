@@ -15,7 +15,7 @@
 #include <stdlib.h>
 
 #define HOP_BYTES_MAX 8388608UL
-#define RIG_TURNS_MAX 100000
+#define RIG_TURNS_MAX 10000000
 #define RIG_RCPTS_MAX 128
 #define RIG_PATIENCE_MS 100000
 
