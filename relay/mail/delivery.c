@@ -6,8 +6,9 @@
 
 /*
  * delivery.c: the machine of one attempt. There are two cursors, what was written and what was
- * answered; replies come in the order of the commands. In RESET everybody is settled, and what is
- * still owed is awaited, so that the session can be used for another message.
+ * answered; replies come in the order of the commands. A small message's text goes out behind its
+ * RCPTs, so that answers to those come in BODY and FINISH, too. In RESET everybody is settled, and
+ * what is still owed is awaited, so that the session can be used for another message.
  */
 
 static const uint16_t delivery_next[DELIVERY_STATE_COUNT] = {
@@ -152,6 +153,8 @@ static void delivery_rest(struct delivery *delivery)
 
 static void delivery_give_up(struct delivery *delivery)
 {
+	/* What a next hop has made of a chunk that it refused nobody knows (RFC 3030 2). */
+	delivery->is_open = delivery->is_open || delivery->out.has_begun;
 	delivery_enter(delivery, DELIVERY_RESET);
 	text_out_stop(&delivery->out, delivery->client);
 	delivery_rest(delivery);
@@ -172,13 +175,13 @@ static bool delivery_take_late_reply(struct delivery *delivery, const struct rep
 {
 	const bool is_refusal = reply->code >= 400;
 
-	if (text_out_take_reply(&delivery->out))
-		return true;
 	if (delivery->answered < delivery->written) {
 		/* RCPT behind a MAIL that was refused. */
 		delivery->answered++;
 		return is_refusal;
 	}
+	if (text_out_take_reply(&delivery->out))
+		return true;
 	if (delivery->is_data_written && !delivery->is_data_answered) {
 		delivery->is_data_answered = true;
 		if (reply->code == 354)
@@ -208,9 +211,12 @@ static void delivery_on_late_reply(struct delivery *delivery, const struct reply
 static void delivery_go_on(struct delivery *delivery)
 {
 	if (delivery->answered < delivery->count) {
-		delivery_send_commands(delivery);
+		if (delivery->state == DELIVERY_ENVELOPE)
+			delivery_send_commands(delivery);
 	} else if (delivery->accepted == 0) {
 		delivery_give_up(delivery);
+	} else if (delivery->state != DELIVERY_ENVELOPE) {
+		return; /* the text has not waited for the answers */
 	} else if (delivery->out.uses_bdat) {
 		delivery_begin_body(delivery);
 	} else {
@@ -307,6 +313,15 @@ static void delivery_on_final_reply(struct delivery *delivery, const struct repl
 
 /* The client's events. */
 
+/* Of MAIL, or else of RCPT. */
+static void delivery_on_envelope_reply(struct delivery *delivery, const struct reply *reply)
+{
+	if (delivery->is_mail_answered)
+		delivery_on_rcpt_reply(delivery, reply);
+	else
+		delivery_on_mail_reply(delivery, reply);
+}
+
 static void delivery_on_reply(struct client *client, const struct reply *reply)
 {
 	struct delivery *delivery = client->owner;
@@ -318,17 +333,16 @@ static void delivery_on_reply(struct client *client, const struct reply *reply)
 	delivery->is_answered = true;
 	switch (delivery->state) {
 	case DELIVERY_ENVELOPE:
-		if (delivery->is_mail_answered)
-			delivery_on_rcpt_reply(delivery, reply);
-		else
-			delivery_on_mail_reply(delivery, reply);
+		delivery_on_envelope_reply(delivery, reply);
 		break;
 	case DELIVERY_DATA:
 		delivery_on_data_reply(delivery, reply);
 		break;
 	case DELIVERY_BODY:
 	case DELIVERY_FINISH:
-		if (text_out_take_reply(&delivery->out))
+		if (delivery->answered < delivery->count)
+			delivery_on_envelope_reply(delivery, reply);
+		else if (text_out_take_reply(&delivery->out))
 			delivery_on_chunk_reply(delivery, reply);
 		else
 			delivery_on_final_reply(delivery, reply);

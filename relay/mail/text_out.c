@@ -16,21 +16,60 @@ void text_out_init(struct text_out *out, bool uses_bdat)
 	dot_writer_init(&out->dot);
 }
 
+void text_out_reserve(struct text_out *out, struct client *client, uint64_t bytes)
+{
+	struct conn *conn = &client->conn;
+	size_t room;
+
+	if (!out->uses_bdat || conn->out != NULL)
+		return;
+	conn->is_bulk_out = bytes > BULK_AFTER_BYTES;
+	(void)conn_out_space(conn, CHUNK_HEADER_BYTES, &room);
+}
+
+bool text_out_join(struct text_out *out, struct client *client)
+{
+	struct conn *conn = &client->conn;
+
+	if (!out->uses_bdat || conn_gathered(conn) == 0 || conn->out_start < CHUNK_HEADER_BYTES)
+		return false;
+	out->in_front = (uint32_t)conn_gathered(conn);
+	conn_hold(conn);
+	return true;
+}
+
+/* The header goes between the commands in front, which move for it, and the text. */
+static void text_out_insert(struct text_out *out, struct conn *conn, struct span header)
+{
+	uint8_t *front;
+
+	conn_out_prepend(conn, header);
+	if (out->in_front == 0)
+		return;
+	front = conn->out->data + conn->out_start;
+	memmove(front, front + header.len, out->in_front);
+	memcpy(front + out->in_front, header.data, header.len);
+	out->in_front = 0;
+}
+
 /* Completes the gathered chunk and sends it as soon as the wire is free. */
-static void text_out_seal(struct text_out *out, struct client *client, const char *last)
+static void text_out_seal(struct text_out *out, struct client *client, bool is_last)
 {
 	struct conn *conn = &client->conn;
 	char header[CHUNK_HEADER_BYTES + 8];
-	size_t len = format_print(header, sizeof(header), "BDAT %zu%s\r\n",
-		conn->is_corked ? conn_gathered(conn) : 0, last);
+	const size_t text = conn->is_corked ? conn_gathered(conn) - out->in_front : 0;
+	const size_t len = format_print(
+		header, sizeof(header), "BDAT %zu%s\r\n", text, is_last ? " LAST" : "");
+	const struct span line = span_make(header, len);
 
 	if (conn->is_corked && conn_gathered(conn) > 0)
-		conn_out_prepend(conn, span_make(header, len));
+		text_out_insert(out, conn, line);
 	else
-		(void)conn_write(conn, span_make(header, len));
-	client_owe(client, span_make(header, len));
-	if (last[0] == '\0')
+		(void)conn_write(conn, line);
+	client_owe(client, line);
+	if (!is_last)
 		out->chunks_owed++;
+	out->has_begun = true;
 	conn->is_corked = false;
 	client_flush_now(client);
 }
@@ -39,10 +78,10 @@ void text_out_push(struct text_out *out, struct client *client)
 {
 	struct conn *conn = &client->conn;
 
-	if (conn->wire != NULL || conn_gathered(conn) == 0)
+	if (conn->wire != NULL || conn_gathered(conn) <= out->in_front)
 		return;
 	if (out->uses_bdat && conn->is_corked)
-		text_out_seal(out, client, "");
+		text_out_seal(out, client, false);
 	else
 		client_flush_now(client);
 }
@@ -101,7 +140,7 @@ void text_out_finish(struct text_out *out, struct client *client)
 	size_t len;
 
 	if (out->uses_bdat) {
-		text_out_seal(out, client, " LAST");
+		text_out_seal(out, client, true);
 		return;
 	}
 	len = dot_write_end(&out->dot, end);
@@ -111,9 +150,20 @@ void text_out_finish(struct text_out *out, struct client *client)
 
 void text_out_stop(struct text_out *out, struct client *client)
 {
-	/* While a sealed chunk lies there nothing is added to it: what is held is text only. */
-	if (out->uses_bdat && client->conn.is_corked)
-		conn_drop_held(&client->conn);
+	struct conn *conn = &client->conn;
+
+	/* While a sealed chunk lies there nothing is added to it: what is held is text, and maybe
+	 * commands in front of it, which are answered. */
+	if (!out->uses_bdat || !conn->is_corked)
+		return;
+	if (out->in_front == 0) {
+		conn_drop_held(conn);
+		return;
+	}
+	conn->out_end = conn->out_start + out->in_front;
+	out->in_front = 0;
+	conn_release(conn);
+	client_flush(client);
 }
 
 bool text_out_take_reply(struct text_out *out)

@@ -21,13 +21,27 @@
 
 struct text_out {
 	bool uses_bdat;       /* else DATA */
+	bool has_begun;       /* a chunk was sent, or waits for the wire */
 	unsigned chunks_owed; /* answers to chunks that are not the message's answer */
+	uint32_t in_front;    /* bytes of commands that leave with the first chunk */
 	uint64_t bytes;       /* of text so far */
 	struct dot_writer dot;
 };
 
 /* Begins a message's text. With DATA, the next hop must have said 354 before any is written. */
 void text_out_init(struct text_out *out, bool uses_bdat);
+
+/*
+ * Text of so many bytes shall leave together with the commands before it, in one send: called
+ * before they are written, this keeps room for the header of a chunk.
+ */
+void text_out_reserve(struct text_out *out, struct client *client, uint64_t bytes);
+
+/*
+ * The commands were written, and not flushed: from now on what is written is text behind them.
+ * False: they cannot be held for it, and are to be flushed.
+ */
+NODISCARD bool text_out_join(struct text_out *out, struct client *client);
 
 /* How much may be written now, TEXT_OUT_ROOM_MIN at least. 0: none before on_drained. */
 size_t text_out_room(struct text_out *out, struct client *client);

@@ -300,7 +300,7 @@ static void test_body_refused_chunk_then_last(void **state)
 			.last = cases[i].last,
 			.deaf_turns = 200});
 		/* One chunk fills a buffer, another is the rest. */
-		put_text(span_head(make_large(), 30000), 0, false);
+		put_text(span_head(make_large(), 80000), 0, false);
 		assert_string_equal(rig_deliver(), "F");
 		assert_int_equal(rig.hop.ends, 1);
 		assert_string_equal(rig.results[0].text, "552 5.3.4 Too large");

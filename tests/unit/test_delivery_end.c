@@ -89,7 +89,7 @@ static void test_delivery_beginning(void **state)
 /* Cut off by the owner, wherever it is: nobody is told. */
 static void test_delivery_abort(void **state)
 {
-	static const char *const sets[] = {"PIPELINING", "PIPELINING CHUNKING"};
+	static const char *const sets[] = {"PIPELINING", "CHUNKING"};
 
 	(void)state;
 	for (unsigned i = 0; i < 2 * DELIVERY_STATE_COUNT; i++) {
@@ -180,6 +180,10 @@ static void test_delivery_no_text(void **state)
 	(void)state;
 	memset(text, 'x', sizeof(text));
 	for (unsigned i = 0; i < COUNT_OF(sets) * COUNT_OF(places); i++) {
+		/* Commands that wait for their text have not left, or were not answered. */
+		const bool is_eager = i / COUNT_OF(places) == 2;
+		const char *verdicts;
+
 		rig_connect(&(struct hop_script){
 			.keywords = sets[i / COUNT_OF(places)], .rcpt = {"550 5.1.1 No"}});
 		put_message(3);
@@ -187,7 +191,9 @@ static void test_delivery_no_text(void **state)
 		rig.spool.error = -EIO;
 		rig.spool.error_at = places[i % COUNT_OF(places)];
 		rig.spool.piece_bytes = rig.spool.error_at > 0 ? rig.spool.error_at : 1;
-		assert_string_equal(rig_deliver(), "FLL");
+		verdicts = rig_deliver();
+		assert_true(verdicts[0] == 'F' || (is_eager && verdicts[0] == 'L'));
+		assert_string_equal(verdicts + 1, "LL");
 		assert_false(rig.is_usable);
 		assert_true(rig.results[1].is_local);
 		assert_int_equal(rig.read_error, -EIO);
