@@ -254,6 +254,7 @@ class Conversation:
             verb = line.split(b" ")[0].upper().decode()
             self.hop.commands.append(line.decode(errors="replace"))
             if verb in self.hop.answers:
+                self.note(verb, line.decode(errors="replace"), self.hop.answers[verb])
                 self.say(self.hop.answers[verb])
                 continue
             getattr(self, "verb_" + verb.lower(), self.verb_other)(line)
@@ -271,12 +272,23 @@ class Conversation:
         self.connection = self.hop.context.wrap_socket(self.connection, server_side=True)
         self.is_tls = True
 
+    def note(self, verb, line, answer):
+        """An envelope is open after a 2xx, whoever says it."""
+        if verb == "MAIL":
+            self.forget()
+            self.sender = line if answer.startswith("2") else ""
+        elif verb == "RCPT" and answer.startswith("2"):
+            self.recipients.append(line)
+
     def verb_mail(self, line):
         self.forget()
         self.sender = line.decode()
         self.say("250 2.1.0 Sender OK")
 
     def verb_rcpt(self, line):
+        if not self.sender:
+            self.say("503 5.5.1 MAIL first")
+            return
         self.recipients.append(line.decode())
         self.say("250 2.1.5 Recipient OK")
 
@@ -292,7 +304,9 @@ class Conversation:
     def verb_bdat(self, line):
         words = line.split()
         self.body += self.take(int(words[1]))
-        if len(words) > 2:
+        if not self.recipients: # thrown away (RFC 3030 2)
+            self.say("503 5.5.1 RCPT first")
+        elif len(words) > 2:
             self.accept("BDAT")
         else:
             self.say("250 2.0.0 chunk")
