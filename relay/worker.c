@@ -26,11 +26,14 @@ const struct stats *worker_stats(const struct worker *worker)
 }
 
 /*
- * Logging: lines gather while the ones before are written, and a moment longer while they are few,
- * since io_uring hands each write to a file to another thread.
+ * Logging: lines gather while the ones before are written. io_uring hands each write to a file to
+ * another thread, so a busy relay also waits for more: in each stretch of LOG_STRETCH_MS the first
+ * LOG_WRITES_AT_ONCE writes go out at the end of their turn, and what comes then at the end of the
+ * stretch, or when it is enough.
  */
 #define LOG_WRITE_BYTES_MIN 16384
-#define LOG_PAUSE_MS 20
+#define LOG_STRETCH_MS 50
+#define LOG_WRITES_AT_ONCE 16
 
 static void worker_log_write(struct worker *worker)
 {
@@ -45,13 +48,17 @@ static void worker_log_flush(struct worker *worker)
 
 	if (worker->log_op.in_flight || full->len == 0)
 		return;
-	if (full->len < LOG_WRITE_BYTES_MIN && loop_now_ms(worker->loop) < worker->log_due_ms) {
+	if (loop_now_ms(worker->loop) >= worker->log_due_ms) {
+		worker->log_due_ms = loop_now_ms(worker->loop) + LOG_STRETCH_MS;
+		worker->log_writes = 0;
+	}
+	if (worker->log_writes >= LOG_WRITES_AT_ONCE && full->len < LOG_WRITE_BYTES_MIN) {
 		if (!link_is_queued(&worker->log_timer.link))
 			timer_set(
 				loop_timers(worker->loop), &worker->log_timer, worker->log_due_ms);
 		return;
 	}
-	worker->log_due_ms = loop_now_ms(worker->loop) + LOG_PAUSE_MS;
+	worker->log_writes++;
 	worker->log_filling = worker->log_writing;
 	worker->log_filling->len = 0;
 	log_attach(worker->log_filling);

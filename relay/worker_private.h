@@ -148,7 +148,8 @@ struct worker {
 	size_t log_written;
 	struct op log_op;
 	struct timer log_timer;
-	uint64_t log_due_ms; /* few lines wait until then */
+	uint64_t log_due_ms; /* the end of this stretch */
+	unsigned log_writes; /* in it, so far */
 
 	struct stats stats;
 };
