@@ -113,7 +113,7 @@ enum ktls_mode {
 	KTLS_TX,   /* send side only */
 	KTLS_RX,   /* receive side only */
 	KTLS_ON,   /* both */
-	KTLS_AUTO, /* both where the kernel can; chosen by bench/ figures */
+	KTLS_AUTO, /* receive side, where the kernel can, once enough bulk has come for it to pay */
 };
 
 enum newline_policy {

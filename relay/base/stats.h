@@ -94,6 +94,7 @@
 	X(spool_corrupt)            /* records found damaged, by a replay or later */            \
 	X(ktls_rx)                  /* directions handed to the kernel: receive */               \
 	X(ktls_tx)                  /* and send */                                               \
+	X(ktls_auto)                /* receive sides given by "auto" once it paid */             \
 	X(ktls_failed)              /* hand-offs that the kernel refused: stayed in userspace */ \
 	X(ktls_key_update)          /* KeyUpdate records met on a kernel receive side */         \
 	X(ktls_rekeyed)             /* of these, followed by new keys */                         \

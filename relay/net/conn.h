@@ -74,7 +74,8 @@ struct conn_events {
 	void (*on_input)(struct conn *conn);                 /* conn_input() has bytes */
 	void (*on_drained)(struct conn *conn);               /* all that was flushed has left */
 	void (*on_tls)(struct conn *conn);    /* handshake done, conn->facts are filled in */
-	void (*on_record)(struct conn *conn); /* it is settled who protects the records */
+	void (*on_record)(struct conn *conn); /* it is settled who protects the records; under
+						 auto again when that changes (has_moved) */
 	void (*on_end)(struct conn *conn, enum conn_end why); /* nothing more will be received */
 	void (*on_timeout)(struct conn *conn);                /* the deadline passed */
 	void (*on_closed)(struct conn *conn); /* it is over; the conn may be freed */
@@ -135,10 +136,13 @@ struct conn {
 	uint32_t ticket_left;   /* of a ticket that goes on in the next record */
 	unsigned empty_records; /* in a row */
 	unsigned ktls_want;     /* bits of enum ktls_direction that shall go to the kernel */
+	unsigned ktls_later;    /* those that shall when it pays (auto) */
+	uint32_t ktls_saved;    /* what the kernel would have saved of reading by now (auto) */
 	bool is_hello_due;      /* the handshake has a step to make without new input */
 	bool ktls_rx_ready;     /* the receive side may be handed over now */
 	bool may_seal;          /* what the kernel does not take may leave OpenSSL, too */
 	bool is_settled;        /* on_record was called */
+	bool has_moved;         /* and again: a direction was handed over later, or refused */
 	const char *ktls_why_not[KTLS_DIRECTION_COUNT];
 	struct tls_facts facts;
 	struct peer *peer; /* from on_tls to on_closed: who the other side is; NULL: unknown */
@@ -241,7 +245,8 @@ void conn_keep_for_tls(struct conn *conn);
 
 /*
  * After on_tls: lets the kernel have what mode says; on_record follows, at once
- * or when it is settled. why_not is logged when mode is KTLS_OFF.
+ * or when it is settled. why_not is logged when mode is KTLS_OFF. KTLS_AUTO hands the receive
+ * direction over as soon as so much has come that it would have paid: see KTLS_HAND_OVER_COST.
  */
 void conn_allow_ktls(struct conn *conn, enum ktls_mode mode, const char *why_not);
 

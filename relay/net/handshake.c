@@ -211,16 +211,32 @@ static void handshake_settle(struct conn *conn)
 	conn->events->on_record(conn);
 }
 
+void handshake_count(struct conn *conn, uint32_t bytes)
+{
+	if (conn->ktls_later == 0 || bytes < KTLS_FULL_RECORD_BYTES)
+		return;
+	conn->ktls_saved += KTLS_SAVED_BY_FULL_RECORD;
+	if (conn->ktls_saved < KTLS_HAND_OVER_COST)
+		return;
+	conn->ktls_want |= conn->ktls_later;
+	conn->ktls_later = 0;
+}
+
 static void handshake_install(struct conn *conn, enum ktls_direction direction)
 {
 	int rc = -EKEYREJECTED;
 
 	conn->ktls_want &= ~BIT(direction);
-	if (conn->tls->keys_changed)
+	conn->has_moved = conn->is_settled;
+	if (conn->tls == NULL)
+		rc = ktls_install(&conn->ktls, direction, conn->seal[direction].sequence);
+	else if (conn->tls->keys_changed)
 		conn->ktls_why_not[direction] = "key-update";
 	else
-		rc = ktls_install(&conn->ktls, conn->tls, direction);
+		rc = ktls_install(&conn->ktls, direction, ktls_records(conn->tls, direction));
 	STAT_ADD(other_syscalls, 2);
+	if (rc == 0 && conn->has_moved)
+		STAT(ktls_auto);
 	if (rc < 0) {
 		if (conn->ktls_why_not[direction] == NULL)
 			conn->ktls_why_not[direction] =
@@ -228,6 +244,7 @@ static void handshake_install(struct conn *conn, enum ktls_direction direction)
 		STAT(ktls_failed);
 		return;
 	}
+	seal_close(&conn->seal[direction]);
 	if (direction == KTLS_DIRECTION_RX) {
 		conn->rx = &record_kernel;
 		STAT(ktls_rx);
@@ -242,12 +259,23 @@ static void handshake_install(struct conn *conn, enum ktls_direction direction)
 static bool handshake_seal(struct conn *conn, enum ktls_direction direction)
 {
 	struct record_keys keys;
-	bool done = ktls_keys(&conn->ktls, conn->tls, direction, &keys) &&
+	bool done = ktls_keys(&conn->ktls, direction, ktls_records(conn->tls, direction), &keys) &&
 		    seal_open(&conn->seal[direction], &conn->ktls, direction == KTLS_DIRECTION_TX,
 			    &keys) == 0;
 
 	explicit_bzero(&keys, sizeof(keys));
 	return done;
+}
+
+/* OpenSSL keeps what it has, and so nothing goes to the kernel later. */
+static void handshake_stays(struct conn *conn, const char *why)
+{
+	conn->may_seal = false;
+	if (conn->ktls_later == 0)
+		return;
+	conn->ktls_later = 0;
+	conn->ktls_why_not[KTLS_DIRECTION_RX] = why;
+	conn->has_moved = conn->is_settled;
 }
 
 /*
@@ -259,13 +287,17 @@ static void handshake_leave_openssl(struct conn *conn)
 	const bool rx = conn->rx == &record_user;
 	const bool tx = conn->tx == &record_user;
 
-	if (!conn->may_seal || conn->ktls_want != 0 || !conn->ktls_rx_ready || conn->has_ended ||
-		conn->tls->keys_changed)
+	if (!conn->may_seal || conn->ktls_want != 0 || !conn->ktls_rx_ready || conn->has_ended)
 		return;
+	if (conn->tls->keys_changed) {
+		handshake_stays(conn, "key-update");
+		return;
+	}
 	conn->may_seal = false;
 	if ((rx && !handshake_seal(conn, KTLS_DIRECTION_RX)) ||
 		(tx && !handshake_seal(conn, KTLS_DIRECTION_TX))) {
 		seal_close(&conn->seal[KTLS_DIRECTION_RX]);
+		handshake_stays(conn, "no-memory");
 		return;
 	}
 	if (rx)
@@ -277,20 +309,24 @@ static void handshake_leave_openssl(struct conn *conn)
 
 void handshake_offer_kernel(struct conn *conn)
 {
-	if (conn->tls == NULL || conn->state != CONN_OPEN)
+	const unsigned wanted = conn->ktls_want | conn->ktls_later;
+
+	if (conn->state != CONN_OPEN || (conn->tls == NULL && conn->ktls_want == 0))
 		return;
-	if (conn->ktls_want & BIT(KTLS_DIRECTION_RX) && conn->ktls_rx_ready &&
+	if (conn->ktls_want & BIT(KTLS_DIRECTION_RX) && conn->ktls_rx_ready && !conn->has_ended &&
 		!conn->recv_op.in_flight && conn->raw_start == conn->raw_end)
 		handshake_install(conn, KTLS_DIRECTION_RX);
 	if (conn->ktls_want & BIT(KTLS_DIRECTION_TX) && conn->wire == NULL)
 		handshake_install(conn, KTLS_DIRECTION_TX);
 	if (conn->rx == &record_kernel && conn->tx == &record_kernel) {
 		handshake_free_tls(conn);
-		if (!conn->net->ktls_support->rekeys)
+		if (!conn->net->ktls_support->rekeys || !conn->ktls.is_tls13)
 			explicit_bzero(conn->ktls.secret, sizeof(conn->ktls.secret));
-	} else {
+	} else if (conn->tls != NULL) {
 		handshake_leave_openssl(conn);
 	}
+	if (conn->is_settled && (conn->ktls_want | conn->ktls_later) != wanted)
+		conn->events->on_record(conn);
 	handshake_settle(conn);
 }
 
@@ -301,7 +337,7 @@ void conn_allow_ktls(struct conn *conn, enum ktls_mode mode, const char *why_not
 		[KTLS_TX] = BIT(KTLS_DIRECTION_TX),
 		[KTLS_RX] = BIT(KTLS_DIRECTION_RX),
 		[KTLS_ON] = BIT(KTLS_DIRECTION_RX) | BIT(KTLS_DIRECTION_TX),
-		[KTLS_AUTO] = BIT(KTLS_DIRECTION_RX) | BIT(KTLS_DIRECTION_TX),
+		[KTLS_AUTO] = 0,
 	};
 
 	const char *why = why_not;
@@ -309,12 +345,13 @@ void conn_allow_ktls(struct conn *conn, enum ktls_mode mode, const char *why_not
 
 	ASSERT(conn->tls != NULL && conn->ktls_want == 0);
 	helps = ktls_init(&conn->ktls, conn->net->ktls_support, conn->fd, conn->tls, &why);
-	conn->may_seal = conn->ktls.has_keys;
 	conn->ktls_want = helps ? wants[mode] : 0;
+	conn->ktls_later = helps && mode == KTLS_AUTO ? BIT(KTLS_DIRECTION_RX) : 0;
+	conn->may_seal = conn->ktls.has_keys;
 	if (mode != KTLS_OFF)
-		why_not = why;
+		why_not = conn->ktls_later != 0 ? "auto:no-gain" : why;
 	for (unsigned way = 0; way < KTLS_DIRECTION_COUNT; way++) {
-		if (!(conn->ktls_want & BIT(way)))
+		if (!((conn->ktls_want | conn->ktls_later) & BIT(way)))
 			conn->ktls_why_not[way] = why_not;
 	}
 	handshake_offer_kernel(conn);
@@ -345,7 +382,7 @@ const char *conn_record_print(const struct conn *conn, char *out, size_t out_byt
 	const char *why = conn->ktls_why_not[rx ? KTLS_DIRECTION_TX : KTLS_DIRECTION_RX];
 
 	if (why == NULL)
-		why = "not-yet";
+		why = conn->ktls_later != 0 ? "auto:waits-for-more" : "not-yet";
 	if (rx && tx)
 		(void)snprintf(out, out_bytes, "kernel");
 	else if (!rx && !tx)

@@ -26,6 +26,9 @@
 
 #define RECORD_APPLICATION_DATA 23
 
+_Static_assert(RECORD_KEY_BYTES_MAX + RECORD_IV_BYTES <= TLS_SECRET_BYTES_MAX,
+	"a key and its IV fit where a secret lies");
+
 struct ktls_kernel ktls_kernel = {.setsockopt = setsockopt, .sendmsg = sendmsg};
 
 static unsigned cipher_key_bytes(enum ktls_cipher cipher)
@@ -152,16 +155,20 @@ static bool keys_from_secret(
 	       expand_label(secret, ktls->secret_len, "iv", out->iv, RECORD_IV_BYTES);
 }
 
+static unsigned cipher_iv_bytes(const struct ktls *ktls)
+{
+	return ktls->is_tls13 || ktls->cipher == KTLS_CIPHER_CHACHA20_POLY1305 ? RECORD_IV_BYTES
+									       : 4;
+}
+
 /*
  * TLS 1.2's key block (RFC 5246 6.3): client key, server key, client IV, server
- * IV; an AEAD has no MAC keys.
+ * IV; an AEAD has no MAC keys. There are no others later, so they are kept instead of secrets.
  */
-static bool keys_from_master(const struct ktls *ktls, const struct tls *tls,
-	enum ktls_direction direction, struct record_keys *out)
+static bool secrets_from_master(struct ktls *ktls, const struct tls *tls)
 {
 	size_t key_bytes = cipher_key_bytes(ktls->cipher);
-	size_t iv_bytes = ktls->cipher == KTLS_CIPHER_CHACHA20_POLY1305 ? RECORD_IV_BYTES : 4;
-	size_t which = (direction == KTLS_DIRECTION_TX) == ktls->is_server ? 1 : 0;
+	size_t iv_bytes = cipher_iv_bytes(ktls);
 	uint8_t master[SSL_MAX_MASTER_KEY_LENGTH];
 	uint8_t seed[13 + 2 * SSL3_RANDOM_SIZE] = "key expansion";
 	uint8_t block[2 * (RECORD_KEY_BYTES_MAX + RECORD_IV_BYTES)];
@@ -182,23 +189,32 @@ static bool keys_from_master(const struct ktls *ktls, const struct tls *tls,
 	params[2] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SEED, seed, sizeof(seed));
 	params[3] = OSSL_PARAM_construct_end();
 	done = kdf_run("TLS1-PRF", params, block, 2 * (key_bytes + iv_bytes));
-	if (done) {
-		memcpy(out->key, block + which * key_bytes, key_bytes);
-		memcpy(out->iv, block + 2 * key_bytes + which * iv_bytes, iv_bytes);
-		if (iv_bytes == 4) /* the explicit nonce is ours to choose: the sequence number */
-			sequence_bytes(out->sequence, out->iv + 4);
+	for (unsigned way = 0; done && way < KTLS_DIRECTION_COUNT; way++) {
+		const size_t which = (way == KTLS_DIRECTION_TX) == ktls->is_server ? 1 : 0;
+
+		memcpy(ktls->secret[way], block + which * key_bytes, key_bytes);
+		memcpy(ktls->secret[way] + key_bytes, block + 2 * key_bytes + which * iv_bytes,
+			iv_bytes);
 	}
 	OPENSSL_cleanse(master, sizeof(master));
 	OPENSSL_cleanse(block, sizeof(block));
 	return done;
 }
 
-bool ktls_keys(const struct ktls *ktls, const struct tls *tls, enum ktls_direction direction,
+bool ktls_keys(const struct ktls *ktls, enum ktls_direction direction, uint64_t sequence,
 	struct record_keys *out)
 {
-	out->sequence = direction == KTLS_DIRECTION_RX ? tls->rx_records : tls->tx_records;
-	return ktls->is_tls13 ? keys_from_secret(ktls, direction, out)
-			      : keys_from_master(ktls, tls, direction, out);
+	const size_t key_bytes = cipher_key_bytes(ktls->cipher);
+	const size_t iv_bytes = cipher_iv_bytes(ktls);
+
+	out->sequence = sequence;
+	if (ktls->is_tls13)
+		return keys_from_secret(ktls, direction, out);
+	memcpy(out->key, ktls->secret[direction], key_bytes);
+	memcpy(out->iv, ktls->secret[direction] + key_bytes, iv_bytes);
+	if (iv_bytes == 4) /* the explicit nonce is ours to choose: the sequence number */
+		sequence_bytes(sequence, out->iv + 4);
+	return true;
 }
 
 bool ktls_next_keys(struct ktls *ktls, enum ktls_direction direction, struct record_keys *out)
@@ -250,7 +266,7 @@ static bool ktls_take_secrets(struct ktls *ktls, const struct tls *tls, const ch
 		*why_not = "max-fragment-length";
 		return false;
 	}
-	if (ktls->is_tls13 && tls->secret_len == 0) {
+	if (ktls->is_tls13 ? tls->secret_len == 0 : !secrets_from_master(ktls, tls)) {
 		*why_not = "no-secret";
 		return false;
 	}
@@ -276,7 +292,7 @@ bool ktls_init(struct ktls *ktls, const struct ktls_support *support, int fd, co
 	return ktls->has_keys && support->why_not == NULL;
 }
 
-int ktls_install(struct ktls *ktls, const struct tls *tls, enum ktls_direction direction)
+int ktls_install(struct ktls *ktls, enum ktls_direction direction, uint64_t sequence)
 {
 	struct record_keys keys;
 	int rc = 0;
@@ -284,7 +300,7 @@ int ktls_install(struct ktls *ktls, const struct tls *tls, enum ktls_direction d
 	ASSERT(!ktls->active[direction]);
 	if (!ktls->support->works[ktls->is_tls13][ktls->cipher][direction])
 		return -EOPNOTSUPP;
-	if (!ktls_keys(ktls, tls, direction, &keys))
+	if (!ktls_keys(ktls, direction, sequence, &keys))
 		rc = -ENOKEY;
 	if (rc == 0 && !ktls->has_ulp) {
 		rc = kernel_set(ktls->fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls"));

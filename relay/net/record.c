@@ -55,12 +55,7 @@ const struct record_layer record_plain = {
 
 /* By OpenSSL. */
 
-/*
- * While the receive side shall go to the kernel, a record that came in part is
- * completed with exactly the bytes that it lacks: what is behind it must stay
- * in the socket, since the kernel takes nothing back.
- */
-static uint32_t user_recv_limit(struct conn *conn)
+uint32_t record_recv_limit(const struct conn *conn)
 {
 	uint32_t have = conn->raw_end - conn->raw_start;
 	int length;
@@ -75,7 +70,7 @@ static uint32_t user_recv_limit(struct conn *conn)
 
 static void user_recv(struct conn *conn)
 {
-	conn_recv_bytes(conn, user_recv_limit(conn));
+	conn_recv_bytes(conn, record_recv_limit(conn));
 }
 
 /* Decrypts one whole record in place. False ends the reading. */
@@ -343,8 +338,11 @@ static void record_handshake(struct conn *conn, struct span content)
 	}
 	if (content.len == 0)
 		return;
-	if (content.data[0] != HANDSHAKE_KEY_UPDATE || !conn->ktls.is_tls13) {
-		/* Renegotiation in TLS 1.2, or nonsense. */
+	if (!conn->ktls.is_tls13) {
+		/* Another handshake is never had; that is a warning in form (RFC 5246 7.2.2). */
+		record_alert(conn, 1, ALERT_NO_RENEGOTIATION);
+		conn_ended(conn, CONN_END_TLS);
+	} else if (content.data[0] != HANDSHAKE_KEY_UPDATE) {
 		record_refuse(conn, ALERT_UNEXPECTED_MESSAGE);
 	} else if (!record_key_update(conn, content)) {
 		STAT(tls_key_update_closed);

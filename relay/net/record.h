@@ -53,6 +53,13 @@ void conn_send_wire(struct conn *conn);
 void conn_sink_open(struct conn *conn);
 void conn_sink_close(struct conn *conn);
 
+/*
+ * How many bytes may be received. While the receive side shall go to the kernel, a record that came
+ * in part is completed with exactly the bytes that it lacks: what is behind it must stay in the
+ * socket, since the kernel takes nothing back.
+ */
+uint32_t record_recv_limit(const struct conn *conn);
+
 /* Decrypts all whole records that have come, by OpenSSL. */
 void record_read_user(struct conn *conn);
 
@@ -65,6 +72,7 @@ void record_read_user(struct conn *conn);
 #define ALERT_BAD_RECORD_MAC 20
 #define ALERT_RECORD_OVERFLOW 22
 #define ALERT_INTERNAL_ERROR 80
+#define ALERT_NO_RENEGOTIATION 100
 
 /* A record came that is not text, where OpenSSL does not look: alert, ticket, KeyUpdate. */
 void record_control(struct conn *conn, uint8_t record_type, struct span content);
@@ -86,6 +94,9 @@ void record_tell_bad(struct conn *conn, int32_t result);
 
 /* Runs the handshake as far as it goes. */
 void handshake_run(struct conn *conn);
+
+/* A record of so many bytes was read by our own hand: under auto it may be time. */
+void handshake_count(struct conn *conn, uint32_t bytes);
 
 /* Hands over to the kernel what is wanted and can go now. */
 void handshake_offer_kernel(struct conn *conn);

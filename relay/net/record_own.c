@@ -15,7 +15,7 @@
 
 static void own_recv(struct conn *conn)
 {
-	conn_recv_bytes(conn, UINT32_MAX);
+	conn_recv_bytes(conn, record_recv_limit(conn));
 }
 
 /* Text stays where it was decrypted, unless some before it was not consumed. */
@@ -73,7 +73,9 @@ static void own_received(struct conn *conn, uint32_t bytes)
 			break;
 		own_open_record(conn, (uint32_t)length);
 		conn->raw_start += (uint32_t)length;
+		handshake_count(conn, (uint32_t)length);
 	}
+	handshake_offer_kernel(conn);
 	conn_send_wire(conn);
 	if (conn->has_ended && conn->in_start == conn->in_end)
 		return;

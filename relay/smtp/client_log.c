@@ -60,14 +60,19 @@ void client_log_record(const struct client *client)
 	char subject[PEER_SUBJECT_BYTES];
 	char host[NAME_BYTES_MAX];
 
+	(void)conn_record_print(&client->conn, record, sizeof(record));
+	(void)log_quote_text(client->host, host, sizeof(host));
+	if (client->conn.has_moved) {
+		log_event(LOG_LEVEL_INFO, client->id, "nexthop-record",
+			"connector=%s host=%s record=%s", client->connector->name, host, record);
+		return;
+	}
 	log_event(LOG_LEVEL_INFO, client->id, "nexthop-tls",
 		"connector=%s host=%s version=%s cipher=%s bits=%u resumed=%s server-cert=%s "
 		"subject=%s spki=%s record=%s",
-		client->connector->name, log_quote_text(client->host, host, sizeof(host)),
-		facts->version, facts->cipher, facts->cipher_bits, facts->is_resumed ? "yes" : "no",
-		verdict_word(facts->verdict),
+		client->connector->name, host, facts->version, facts->cipher, facts->cipher_bits,
+		facts->is_resumed ? "yes" : "no", verdict_word(facts->verdict),
 		log_quote_text(facts->subject[0] == '\0' ? NULL : facts->subject, subject,
 			sizeof(subject)),
-		facts->spki_sha256[0] == '\0' ? "-" : facts->spki_sha256,
-		conn_record_print(&client->conn, record, sizeof(record)));
+		facts->spki_sha256[0] == '\0' ? "-" : facts->spki_sha256, record);
 }

@@ -120,14 +120,18 @@ void session_log_record(const struct session *session)
 	char record[128];
 	char subject[PEER_SUBJECT_BYTES];
 
+	(void)conn_record_print(&session->conn, record, sizeof(record));
+	if (session->conn.has_moved) {
+		log_event(LOG_LEVEL_INFO, session->id, "record", "peer=%s record=%s", end, record);
+		return;
+	}
 	log_event(LOG_LEVEL_INFO, session->id, "tls",
 		"peer=%s version=%s cipher=%s bits=%u resumed=%s client-cert=%s subject=%s spki=%s "
 		"record=%s",
 		end, facts->version, facts->cipher, facts->cipher_bits,
 		facts->is_resumed ? "yes" : "no", verdict_word(facts->verdict),
 		log_quote_text(peer == NULL ? NULL : peer->subject, subject, sizeof(subject)),
-		peer == NULL ? "-" : peer->spki_sha256,
-		conn_record_print(&session->conn, record, sizeof(record)));
+		peer == NULL ? "-" : peer->spki_sha256, record);
 }
 
 static const char *session_end_word(enum conn_end why)

@@ -153,6 +153,7 @@ queue_connector() { # ORG
 	[ -z "$guest" ] || return 0
 	cat <<-CONF
 		receive-connector "northwind" {
+		    ktls = on
 		    type = partner
 		    bindings = {"${address[$1]}:${port[smtp]}"}
 		    remote-ip-ranges = {"${address[northwind]}"}
@@ -196,6 +197,7 @@ write_config() { # ORG PARTNER
 		}
 
 		receive-connector "partners" {
+		    ktls = on
 		    type = partner
 		    bindings = {"${address[$org]}:${port[smtp]}"}
 		    remote-ip-ranges = {"${address[$partner]}"}
@@ -205,6 +207,7 @@ write_config() { # ORG PARTNER
 		}
 		$(queue_connector "$org")
 		receive-connector "internet" {
+		    ktls = on
 		    type = internet
 		    bindings = {"${address[$org]}:${port[smtp]}"}
 		    certificate = "mx"
@@ -214,6 +217,7 @@ write_config() { # ORG PARTNER
 		    send-connector = "mailboxes"
 		}
 		receive-connector "inside" {
+		    ktls = on
 		    type = internal
 		    bindings = {"127.0.0.1:${port[$org-inside]}"}
 		    require-tls = yes
@@ -226,6 +230,7 @@ write_config() { # ORG PARTNER
 		}
 
 		send-connector "partners" {
+		    ktls = on
 		    address-spaces = {"$partner.test", "northwind.test"}
 		    domain-secure = yes
 		    certificate = "mx"
@@ -233,6 +238,7 @@ write_config() { # ORG PARTNER
 		    source-address = "${address[$org]}"
 		}
 		send-connector "mailboxes" {
+		    ktls = on
 		    address-spaces = {"--"}
 		    smart-hosts = {"127.0.0.1:${port[$org-hop]}"}
 		    trusted-next-hop = yes

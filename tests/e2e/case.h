@@ -21,6 +21,7 @@ struct case_table {
 };
 
 extern const struct case_table case_tls;   /* 1, 2: hand-off and early records */
+extern const struct case_table case_auto;  /* 2: hand-off when it pays */
 extern const struct case_table case_body;  /* 3: bodies */
 extern const struct case_table case_end;   /* 4, 6: ends, alerts, garbage */
 extern const struct case_table case_rekey; /* 5: KeyUpdate */

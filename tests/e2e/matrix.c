@@ -30,8 +30,8 @@
 
 #define EXIT_USAGE 2
 
-static const struct case_table *const tables[] = {&case_tls, &case_body, &case_end, &case_rekey,
-	&case_cert, &case_bad, &case_chunk, &case_hop, &case_pool};
+static const struct case_table *const tables[] = {&case_tls, &case_auto, &case_body, &case_end,
+	&case_rekey, &case_cert, &case_bad, &case_chunk, &case_hop, &case_pool};
 
 static unsigned passed, failed, skipped;
 

@@ -304,7 +304,7 @@ static void peer_on_record(struct conn *conn)
 	char record[128];
 	char subject[PEER_SUBJECT_BYTES];
 
-	log_event(LOG_LEVEL_INFO, peer_of(conn)->id, "tls",
+	log_event(LOG_LEVEL_INFO, peer_of(conn)->id, conn->has_moved ? "record" : "tls",
 		"version=%s cipher=%s bits=%u resumed=%s client-cert=%s subject=%s spki=%s "
 		"record=%s",
 		facts->version, facts->cipher, facts->cipher_bits, facts->is_resumed ? "yes" : "no",

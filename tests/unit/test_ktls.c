@@ -116,7 +116,9 @@ static void test_ktls_hand_off(void **state)
 		hand_off_open(suites[suite].version, suites[suite].cipher,
 			tickets[i / 2 % COUNT_OF(tickets)], i % 2 == 1);
 		for (unsigned way = 0; way < KTLS_DIRECTION_COUNT; way++) {
-			assert_int_equal(ktls_install(&with.ktls, &with.mine->tls, way), 0);
+			assert_int_equal(
+				ktls_install(&with.ktls, way, ktls_records(&with.mine->tls, way)),
+				0);
 			assert_true(with.ktls.active[way]);
 			assert_int_equal(fake.keys[way].version, suites[suite].kernel_version);
 			assert_int_equal(fake.keys[way].cipher, suites[suite].kernel_cipher);
@@ -139,10 +141,14 @@ static void test_ktls_hand_off_late(void **state)
 		for (unsigned n = 0; n < 4; n++)
 			assert_true(user_passes(with.theirs, with.mine));
 		assert_true(user_passes(with.mine, with.theirs));
-		assert_int_equal(ktls_install(&with.ktls, &with.mine->tls, KTLS_DIRECTION_RX), 0);
+		assert_int_equal(ktls_install(&with.ktls, KTLS_DIRECTION_RX,
+					 ktls_records(&with.mine->tls, KTLS_DIRECTION_RX)),
+			0);
 		assert_true(kernel_reads("after four"));
 		assert_false(with.ktls.active[KTLS_DIRECTION_TX]);
-		assert_int_equal(ktls_install(&with.ktls, &with.mine->tls, KTLS_DIRECTION_TX), 0);
+		assert_int_equal(ktls_install(&with.ktls, KTLS_DIRECTION_TX,
+					 ktls_records(&with.mine->tls, KTLS_DIRECTION_TX)),
+			0);
 		assert_true(kernel_writes(RECORD_DATA, "after one", 9));
 		hand_off_close();
 	}
@@ -182,8 +188,12 @@ static void test_ktls_rfc8448(void **state)
 		tls->rx_records = 7;
 		tls->tx_records = 0x0102030405060708;
 		assert_true(ktls_init(&with.ktls, support_all(), FAKE_FD, tls, &why_not));
-		assert_int_equal(ktls_install(&with.ktls, tls, KTLS_DIRECTION_TX), 0);
-		assert_int_equal(ktls_install(&with.ktls, tls, KTLS_DIRECTION_RX), 0);
+		assert_int_equal(ktls_install(&with.ktls, KTLS_DIRECTION_TX,
+					 ktls_records(tls, KTLS_DIRECTION_TX)),
+			0);
+		assert_int_equal(ktls_install(&with.ktls, KTLS_DIRECTION_RX,
+					 ktls_records(tls, KTLS_DIRECTION_RX)),
+			0);
 		assert_memory_equal(from_client->key, rfc8448_client_key, 16);
 		assert_memory_equal(from_client->iv, rfc8448_client_iv, 12);
 		assert_memory_equal(from_server->key, rfc8448_server_key, 16);
@@ -215,10 +225,12 @@ static void test_ktls_refused(void **state)
 		fake.ulp_error = cases[i].ulp;
 		fake.error[KTLS_DIRECTION_RX] = cases[i].rx;
 		fake.error[KTLS_DIRECTION_TX] = cases[i].tx;
-		assert_int_equal(
-			ktls_install(&with.ktls, &with.mine->tls, KTLS_DIRECTION_RX), want_rx);
-		assert_int_equal(
-			ktls_install(&with.ktls, &with.mine->tls, KTLS_DIRECTION_TX), want_tx);
+		assert_int_equal(ktls_install(&with.ktls, KTLS_DIRECTION_RX,
+					 ktls_records(&with.mine->tls, KTLS_DIRECTION_RX)),
+			want_rx);
+		assert_int_equal(ktls_install(&with.ktls, KTLS_DIRECTION_TX,
+					 ktls_records(&with.mine->tls, KTLS_DIRECTION_TX)),
+			want_tx);
 		assert_int_equal(with.ktls.active[KTLS_DIRECTION_RX], want_rx == 0);
 		assert_int_equal(with.ktls.active[KTLS_DIRECTION_TX], want_tx == 0);
 		assert_int_equal(with.ktls.has_ulp, cases[i].ulp == 0);
@@ -247,9 +259,13 @@ static void test_ktls_unsupported(void **state)
 	hand_off_open("TLSv1.3", "TLS_AES_256_GCM_SHA384", 0, true);
 	tls = &with.mine->tls;
 	assert_true(ktls_init(&with.ktls, &support, FAKE_FD, tls, &why_not));
-	assert_int_equal(ktls_install(&with.ktls, tls, KTLS_DIRECTION_RX), -EOPNOTSUPP);
+	assert_int_equal(
+		ktls_install(&with.ktls, KTLS_DIRECTION_RX, ktls_records(tls, KTLS_DIRECTION_RX)),
+		-EOPNOTSUPP);
 	assert_int_equal(fake.calls, 0);
-	assert_int_equal(ktls_install(&with.ktls, tls, KTLS_DIRECTION_TX), 0);
+	assert_int_equal(
+		ktls_install(&with.ktls, KTLS_DIRECTION_TX, ktls_records(tls, KTLS_DIRECTION_TX)),
+		0);
 	assert_false(ktls_init(&with.ktls, &none, FAKE_FD, tls, &why_not));
 	assert_string_equal(why_not, "kernel-has-no-tls-module");
 	tls->secret_len = 0;
@@ -273,7 +289,9 @@ static void test_ktls_rekey(void **state)
 	for (unsigned suite = 0; suite < 3; suite++) {
 		hand_off_open(suites[suite].version, suites[suite].cipher, 1, true);
 		for (unsigned way = 0; way < KTLS_DIRECTION_COUNT; way++)
-			assert_int_equal(ktls_install(&with.ktls, &with.mine->tls, way), 0);
+			assert_int_equal(
+				ktls_install(&with.ktls, way, ktls_records(&with.mine->tls, way)),
+				0);
 		assert_true(kernel_reads("old key"));
 		for (unsigned n = 0; n < 2; n++) {
 			assert_int_equal(
@@ -308,7 +326,9 @@ static void test_ktls_rekey_unsupported(void **state)
 	old.rekeys = false;
 	hand_off_open("TLSv1.3", "TLS_AES_256_GCM_SHA384", 0, true);
 	assert_true(ktls_init(&with.ktls, &old, FAKE_FD, &with.mine->tls, &why_not));
-	assert_int_equal(ktls_install(&with.ktls, &with.mine->tls, KTLS_DIRECTION_RX), 0);
+	assert_int_equal(ktls_install(&with.ktls, KTLS_DIRECTION_RX,
+				 ktls_records(&with.mine->tls, KTLS_DIRECTION_RX)),
+		0);
 	assert_int_equal(ktls_rekey(&with.ktls, KTLS_DIRECTION_RX), -EOPNOTSUPP);
 	assert_true(kernel_reads("the key has not changed"));
 	hand_off_close();
@@ -354,7 +374,9 @@ static void test_ktls_no_pad_and_close(void **state)
 	(void)state;
 	for (unsigned i = 0; i < COUNT_OF(suites); i++) {
 		hand_off_open(suites[i].version, suites[i].cipher, 0, false);
-		assert_int_equal(ktls_install(&with.ktls, &with.mine->tls, KTLS_DIRECTION_RX), 0);
+		assert_int_equal(ktls_install(&with.ktls, KTLS_DIRECTION_RX,
+					 ktls_records(&with.mine->tls, KTLS_DIRECTION_RX)),
+			0);
 		ktls_expect_no_pad(&with.ktls);
 		assert_int_equal(fake.option_calls, suites[i].kernel_version == TLS_1_3_VERSION);
 		ktls_close(&with.ktls);

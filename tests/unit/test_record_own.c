@@ -21,11 +21,12 @@ static struct {
 	struct tls_peer client, server;
 	struct tls_peer *mine, *theirs;
 	struct fake_keys keys; /* what the peer seals with */
-	char text[70000];      /* what the owner got */
+	char text[140000];     /* what the owner got */
 	size_t text_len;
 	unsigned ends;
 	enum conn_end end;
 	bool is_closed;
+	unsigned moves; /* calls of on_record */
 } with;
 
 static void on_input(struct conn *conn)
@@ -52,6 +53,12 @@ static void on_closed(struct conn *conn)
 	with.is_closed = true;
 }
 
+static void on_record(struct conn *conn)
+{
+	(void)conn;
+	with.moves++;
+}
+
 static void on_nothing(struct conn *conn)
 {
 	(void)conn;
@@ -60,6 +67,7 @@ static void on_nothing(struct conn *conn)
 static const struct conn_events events = {.on_input = on_input,
 	.on_drained = on_nothing,
 	.on_timeout = on_nothing,
+	.on_record = on_record,
 	.on_end = on_end,
 	.on_closed = on_closed};
 
@@ -102,7 +110,8 @@ static void with_open(const char *cipher, bool is_server)
 	conn_open(&with.conn, &with.net, &events, pair[0]);
 	assert_false(ktls_init(&with.conn.ktls, &none, pair[0], &with.mine->tls, &why));
 	for (unsigned way = 0; way < KTLS_DIRECTION_COUNT; way++) {
-		assert_true(ktls_keys(&with.conn.ktls, &with.mine->tls, way, &keys));
+		assert_true(
+			ktls_keys(&with.conn.ktls, way, ktls_records(&with.mine->tls, way), &keys));
 		assert_int_equal(
 			seal_open(&with.conn.seal[way], &with.conn.ktls, way == TX, &keys), 0);
 		if (way != RX)
@@ -466,6 +475,92 @@ static void test_close(void **state)
 	peer_close(&with.server);
 }
 
+/*
+ * Under auto: after five full records, whatever pieces they come in, the kernel gets the keys in
+ * force and the right number. Behind the seam stands no cipher, so that what is behind
+ * them comes as it was sent: whole, which shows that no byte of it was in userspace before.
+ */
+static void hand_over(const char *cipher, size_t piece, unsigned updates, int error)
+{
+	enum { FULL = 5, COUNT = 7, TEXT = TLS_RECORD_TEXT_BYTES };
+	static const uint8_t update[5] = {24, 0, 0, 1, 0};
+	static uint8_t stream[COUNT * TLS_RECORD_BYTES_MAX];
+	static char text[TEXT];
+	size_t starts[COUNT + 1];
+	size_t len = 0;
+	uint64_t before;
+	size_t read;
+
+	with_open(cipher, true);
+	memset(&fake, 0, sizeof(fake));
+	fake.error[RX] = error;
+	ktls_kernel.setsockopt = fake_setsockopt;
+	with.conn.ktls.support = support_all();
+	with.conn.ktls.fd = FAKE_FD;
+	with.conn.ktls_later = BIT(RX);
+	with.conn.ktls_rx_ready = true;
+	with.conn.is_settled = true;
+	for (unsigned i = 0; i < updates; i++) {
+		uint8_t record[64];
+		const size_t bytes = fake_seal(
+			&with.keys, RECORD_HANDSHAKE, span_make(update, sizeof(update)), record);
+
+		next_peer_keys();
+		send_bytes(record, bytes);
+	}
+	/* Small records do not count. */
+	for (unsigned i = 0; i < 2 * FULL; i++)
+		send_record(RECORD_DATA, "NOOP\r\n", 6);
+	with.text_len = 0;
+	memset(text, 'x', sizeof(text));
+	before = with.keys.sequence;
+	for (unsigned i = 0; i < COUNT; i++) {
+		starts[i] = len;
+		len += fake_seal(&with.keys, RECORD_DATA, span_make(text, TEXT), stream + len);
+	}
+	starts[COUNT] = len;
+	for (size_t at = 0; at < len; at += piece) {
+		if (at < starts[FULL])
+			assert_int_equal(with.moves, 0);
+		send_bytes(stream + at, len - at < piece ? len - at : piece);
+	}
+	assert_int_equal(with.ends, 0);
+	assert_int_equal(with.moves, 1);
+	assert_int_equal(with.conn.ktls_later, 0);
+	assert_int_equal(with.conn.ktls_want, 0);
+	assert_true(with.conn.tx == &record_own);
+	if (error != 0) {
+		assert_true(with.conn.rx == &record_own);
+		assert_string_equal(with.conn.ktls_why_not[RX], "kernel-refused");
+		assert_int_equal(with.text_len, COUNT * TEXT);
+	} else {
+		assert_true(with.conn.rx == &record_kernel);
+		assert_null(with.conn.seal[RX].ctx);
+		assert_int_equal(fake.keys[RX].times_set, 1);
+		assert_memory_equal(fake.keys[RX].iv, with.keys.iv, sizeof(with.keys.iv));
+		/* One more where a part of it had come when the time was there. */
+		read = (size_t)(fake.keys[RX].sequence - before);
+		assert_in_range(read, FULL, FULL + 1);
+		assert_int_equal(with.text_len, read * TEXT + len - starts[read]);
+		assert_memory_equal(
+			with.text + read * TEXT, stream + starts[read], len - starts[read]);
+	}
+	with.conn.ktls.fd = with.conn.fd;
+	with_close();
+}
+
+static void test_hand_over(void **state)
+{
+	static const size_t pieces[] = {1000, 4099, 16384, 16406, 30001, 60000};
+
+	(void)state;
+	for (unsigned i = 0; i < COUNT_OF(pieces); i++) {
+		hand_over("TLS_AES_256_GCM_SHA384", pieces[i], 0, 0);
+		hand_over("TLS_AES_128_GCM_SHA256", pieces[i], i, 0);
+		hand_over("TLS_AES_256_GCM_SHA384", pieces[i], 1, EINVAL);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -478,6 +573,7 @@ int main(void)
 		cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_spoiled),
 		cmocka_unit_test(test_close),
+		cmocka_unit_test(test_hand_over),
 	};
 
 	return cmocka_run_group_tests(tests, tls_fixture_setup, tls_fixture_teardown);
