@@ -6,6 +6,7 @@
 #                  [--set-smtp OPTION=VALUE]... FROM TO... <MESSAGE
 # exim.sh start DIR --listen HOST:PORT [--tls-cert F --tls-key F] [--require-client-cert CAFILE]
 #                   [--hostname NAME] [--set OPTION=VALUE]...
+#                   [--to HOST:PORT, and all that send knows of it] [--queue-runs qqTIME]
 # exim.sh stop DIR
 #
 # An Exim of its own in DIR (configuration, spool, mail, log), run by run-in.sh as root. Any number
@@ -21,7 +22,9 @@
 # start returns when the port greets, or with status 1 and the reason. DIR/pid holds the process
 # id. Mail is delivered to maildirs, DIR/maildir/USER@DOMAIN/new/*, names in lower case; CHUNKING is
 # offered. With --require-client-cert STARTTLS is demanded, and a certificate from CAFILE with it;
-# with --tls-cert alone STARTTLS is only offered. DIR/log/mainlog says what happened.
+# with --tls-cert alone STARTTLS is only offered. With --to all mail goes there instead, as it does
+# with send, and what fails is tried again in a minute; --queue-runs is Exim's -q without the "-".
+# DIR/log/mainlog says what happened.
 #
 # stop ends all its processes; well if none runs.
 #
@@ -33,7 +36,8 @@
 # shellcheck source=tests/peers/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-write_main() {
+# main_options: the last line about an option stands alone; Exim refuses a second one.
+main_options() {
 	cat <<-CF
 		primary_hostname = $hostname
 		spool_directory = /peer/spool
@@ -53,6 +57,11 @@ write_main() {
 	printf '%s\n' ${sets[@]+"${sets[@]}"}
 }
 
+write_main() {
+	main_options | awk -F '[ =]' '!($1 in line) { name[++n] = $1 } { line[$1] = $0 }
+		END { for (i = 1; i <= n; i++) print line[name[i]] }'
+}
+
 write_client() {
 	write_main
 	cat <<-'CF'
@@ -65,10 +74,15 @@ write_client() {
 		  driver = accept
 		  transport = out
 		begin transports
+	CF
+	write_out
+}
+
+# The transport to the next hop.
+write_out() {
+	cat <<-CF
 		out:
 		  driver = smtp
-	CF
-	cat <<-CF
 		  hosts = <; ${verify_name:-$(host_of "$to")}
 		  port = $(port_of "$to")
 		  gethostbyname
@@ -113,10 +127,17 @@ write_server() {
 		$demand
 		accept
 		begin routers
-		mailbox:
+		all:
 		  driver = accept
-		  transport = mailbox
+		  transport = $([ -n "$to" ] && echo out || echo mailbox)
 		begin transports
+	CF
+	if [ -n "$to" ]; then
+		write_out
+		printf '%s\n' 'begin retry' '* * F,1h,1m'
+		return
+	fi
+	cat <<-CF
 		mailbox:
 		  driver = pipe
 		  command = "/usr/lib/peers/deliver.sh"
@@ -149,6 +170,7 @@ options() {
 		--tls-key) tls_key=$2 ;;
 		--require-client-cert) client_ca=$2 ;;
 		--hostname) hostname=$2 ;;
+		--queue-runs) queue_runs=$2 ;;
 		--set) sets+=("$2") ;;
 		--set-smtp) smtp_sets+=("$2") ;;
 		*) usage ;;
@@ -174,7 +196,7 @@ send() {
 	mkdir -p "$work/tls"
 	[ -z "$tls_cafile" ] || cp "$tls_cafile" "$work/tls/server-ca.pem"
 	write_client >"$work/exim.conf"
-	[ -z "$verify_name" ] || echo "$(host_of "$to") $verify_name" >"$work/hosts"
+	[ -z "$verify_name" ] || hosts_line "$work" "$(host_of "$to")" "$verify_name"
 	"$PEERS/run-in.sh" --bind "$work:/peer" "$PEERS/exim.sh" --inside \
 		-odf -oi -oMr peer -f "${rest[0]:-<>}" -- "${rest[@]:1}" || status=$?
 	[ -e "$log" ] || exit $((status ? status : 1))
@@ -187,6 +209,8 @@ send() {
 
 start() {
 	local dir listen='' tls_cert='' tls_key='' client_ca='' hostname=mx.peer.test sets=() rest
+	local to='' no_tls='' no_chunking='' client_cert='' client_key='' tls_cafile='' verify_name=''
+	local smtp_sets=() queue_runs=''
 	dir=$(peer_dir "$1")
 	shift
 	options "$@"
@@ -198,8 +222,11 @@ start() {
 	mkdir -p "$dir/maildir" "$dir/log" "$dir/tls"
 	[ -z "$tls_cert" ] || tls_files "$dir" server "$tls_cert" "$tls_key"
 	[ -z "$client_ca" ] || cp "$client_ca" "$dir/tls/client-ca.pem"
+	[ -z "$client_cert" ] || tls_files "$dir" client "$client_cert" "$client_key"
+	[ -z "$tls_cafile" ] || cp "$tls_cafile" "$dir/tls/server-ca.pem"
+	[ -z "$verify_name" ] || hosts_line "$dir" "$(host_of "$to")" "$verify_name"
 	write_server >"$dir/exim.conf"
-	peer_start "$dir" "answers $listen" "$PEERS/exim.sh" --inside -bdf
+	peer_start "$dir" "answers $listen" "$PEERS/exim.sh" --inside -bdf ${queue_runs:+"-$queue_runs"}
 }
 
 inside() { # EXIM-ARGUMENT...
@@ -208,7 +235,7 @@ inside() { # EXIM-ARGUMENT...
 	[ ! -d /peer/tls ] || chown -R Debian-exim /peer/tls # read after root is dropped
 	[ ! -d /peer/maildir ] || chown peer /peer/maildir
 	install -m 644 /peer/exim.conf /etc/exim4/exim4.conf
-	[ ! -e /peer/hosts ] || cat /peer/hosts >>/etc/hosts
+	use_hosts
 	exec exim4 "$@"
 }
 

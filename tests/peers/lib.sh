@@ -1,7 +1,10 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# lib.sh: what postfix.sh and exim.sh share. Sourced, never run.
+# lib.sh: what postfix.sh, exim.sh, opensmtpd.sh and nginx.sh share. Sourced, never run.
+#
+# PEER_CGROUP in the environment names the folder of a control group, in which a peer that is
+# started and all its children are then counted. PACKAGES is what run-in.sh takes.
 #
 # A running peer owns a folder DIR, which is /peer inside run-in.sh, and DIR/pid, which holds the
 # process id of its server. A pid file counts only if that process sees DIR as its /peer, so a stale
@@ -11,6 +14,7 @@
 set -euo pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 PEERS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+PACKAGES=()
 START_SECONDS=20 # limit until the port answers
 STOP_TENTHS=50   # limit for an orderly end, in tenths of a second; then it is killed
 
@@ -65,7 +69,8 @@ peer_start() {
 		for fd in /proc/self/fd/*; do # else a caller that reads a pipe to its end waits for the peer
 			[ "${fd##*/}" -le 2 ] || eval "exec ${fd##*/}>&-"
 		done
-		exec setsid "$PEERS/run-in.sh" --bind "$dir:/peer" --pidfile "$dir/pid" "$@"
+		exec setsid "$PEERS/run-in.sh" ${PACKAGES[@]+"${PACKAGES[@]}"} --bind "$dir:/peer" \
+			--pidfile "$dir/pid" ${PEER_CGROUP:+--cgroup "$PEER_CGROUP"} "$@"
 	) </dev/null >"$dir/start.log" 2>&1 &
 	job=$!
 	while [ $SECONDS -lt $deadline ]; do
@@ -117,6 +122,10 @@ peer_stop() {
 	fi
 	rm -f "$1/pid"
 }
+
+# hosts_line DIR HOST NAME: NAME is that address inside run-in.sh, once use_hosts was called there.
+hosts_line() { echo "$2 $3" >"$1/hosts"; }
+use_hosts() { [ ! -e /peer/hosts ] || cat /peer/hosts >>/etc/hosts; }
 
 # tls_files DIR NAME CERT KEY: DIR/tls/NAME.pem, key and chain in one file.
 tls_files() {

@@ -1,20 +1,22 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# run-in.sh [--bind DIR:AT]... [--pidfile FILE] COMMAND [ARG...]
+# run-in.sh [--packages bench] [--bind DIR:AT]... [--pidfile FILE] [--cgroup DIR] COMMAND [ARG...]
 #
 # Runs COMMAND on a root file system that is this machine's plus the packages of build/peers/root,
-# as root, in the caller's network namespace.
+# or with --packages bench those of build/peers/bench (setup.sh), as root, in the caller's network
+# namespace.
 #
 # The root is an overlay in a private mount namespace: below it the machine's root, above it a
-# tmpfs with the packages and with the accounts postfix, postdrop, Debian-exim and peer. What
+# tmpfs with the packages and with the accounts of the mail systems and peer. What
 # COMMAND writes there is gone with it. Shared with the machine, at the same paths: the project
 # tree, /dev and /sys; and each DIR of --bind at AT. The working directory is kept where it exists.
 #
 # COMMAND lives in a process namespace of its own, whose process 1 is this script: when COMMAND
 # ends, or when run-in.sh is killed, whatever the signal, the kernel ends all that COMMAND
 # started, and the mounts go with the last process. Nothing is left behind but the empty folder
-# build/peers/mnt. FILE receives COMMAND's process id as the caller sees it.
+# build/peers/mnt. FILE receives COMMAND's process id as the caller sees it. COMMAND and its
+# children are in the control group whose folder is --cgroup.
 #
 # Exit: COMMAND's status; 77 with the reason on stderr where this cannot be done (not root, no
 # namespaces, no overlay file system); 1 if setup.sh fails; 2 wrong usage.
@@ -35,7 +37,7 @@ usage() { echo "usage: run-in.sh [--bind DIR:AT]... [--pidfile FILE] COMMAND [AR
 outside() {
 	[ $# -gt 0 ] || usage
 	[ "$(id -u)" = 0 ] || cannot "not root"
-	"$here/setup.sh"
+	if [ "$1" = --packages ]; then "$here/setup.sh" "$2"; else "$here/setup.sh"; fi
 	mkdir -p "$mnt"
 
 	# In a plain chroot "/" is no mount point and its propagation cannot be set; inside() then
@@ -83,9 +85,11 @@ bind() { # DIR AT
 }
 
 inside() {
-	local binds=() pidfile='' b why cwd=$PWD
+	local binds=() pidfile='' cgroup='' packages=root b why cwd=$PWD
 	while [ $# -gt 0 ]; do
 		case $1 in
+		--packages) packages=$2 && shift 2 ;;
+		--cgroup) cgroup=$2 && shift 2 ;;
 		--bind) binds+=("$2") && shift 2 ;;
 		--pidfile) pidfile=$2 && shift 2 ;;
 		--*) usage ;;
@@ -101,7 +105,7 @@ inside() {
 	fi
 	root=$mnt/root
 	mkdir "$mnt/upper" "$mnt/work" "$root"
-	cp -a "$peers/root/." "$mnt/upper/"
+	cp -a "$peers/$packages/." "$mnt/upper/"
 	# The mail systems' own users may not be able to enter the folder that this project lies in.
 	install -D -m 755 "$here/deliver.sh" "$mnt/upper/usr/lib/peers/deliver.sh"
 	why=$(mount -t overlay -o "lowerdir=/,upperdir=$mnt/upper,workdir=$mnt/work" peers "$root" 2>&1) ||
@@ -112,9 +116,13 @@ inside() {
 	account postdrop 61002 group-only
 	account Debian-exim 61003
 	account peer 61004
-	chroot "$root" chgrp postdrop /usr/sbin/post{drop,queue}
-	chmod g+s "$root/usr/sbin/"post{drop,queue}
-	chmod u+s "$root/usr/sbin/exim4" # it drops root to receive, and needs it again to deliver
+	account opensmtpd 61005
+	account opensmtpq 61006
+	if [ "$packages" = root ]; then
+		chroot "$root" chgrp postdrop /usr/sbin/post{drop,queue}
+		chmod g+s "$root/usr/sbin/"post{drop,queue}
+		chmod u+s "$root/usr/sbin/exim4" # it drops root to receive, and needs it again to deliver
+	fi
 
 	bind "$top" "$top"
 	bind /dev /dev
@@ -134,6 +142,7 @@ enter() {
 		read -r pid _ </proc/self/stat # the caller's /proc, so the caller's number
 		echo "$pid" >"$pidfile"
 	fi
+	[ -z "$cgroup" ] || echo 0 >"$cgroup/cgroup.procs"
 	exec chroot "$root" env -C "$cwd" "$@"
 }
 

@@ -1,12 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# setup.sh: makes build/peers/root, the folder that holds Postfix and Exim for run-in.sh.
+# setup.sh [bench]: makes build/peers/root, the folder that holds Postfix and Exim for run-in.sh; or,
+# with "bench", build/peers/bench, which holds OpenSMTPD and nginx for the benchmark.
 #
 # The packages and those of their libraries that the machine lacks are downloaded with apt and
 # unpacked; nothing is installed, no maintainer script runs, and a mail system that the machine
 # already has is not touched. Documentation is left out. The package lists are refreshed (as root)
 # only if a package cannot be had without.
+#
+# Debian 12's own OpenSMTPD 6.8 fails every handshake with Debian 12's OpenSSL. Where the machine's
+# sources have nothing from 7 on, it is taken from the backports of the same release and mirror, with
+# sources and lists of its own in build/peers/apt: those of the machine stay as they are.
 #
 # Idempotent, and immediate when done: a stamp names this script's content and the system's
 # version. Two runs at once wait for each other; an interrupted run is done again. Exit: 0 ready,
@@ -17,8 +22,11 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=${here%/tests/peers}
 peers=$top/build/peers
-stamp=$peers/.stamp
-PACKAGES=(postfix exim4-daemon-light exim4-base exim4-config)
+case ${1:-} in
+'') what=root stamp=$peers/.stamp packages=(postfix exim4-daemon-light) ;;
+bench) what=bench stamp=$peers/.stamp-bench packages=(opensmtpd nginx libnginx-mod-mail) ;;
+*) echo "usage: setup.sh [bench]" >&2 && exit 2 ;;
+esac
 
 die() { echo "peers/setup.sh: $*" >&2; exit 1; }
 
@@ -35,32 +43,64 @@ rm -rf "$tmp"
 mkdir -p "$tmp/debs" "$tmp/root/usr"
 trap 'rm -rf "$tmp"' EXIT
 
-# Names of the libraries (and netbase) that apt would install together with PACKAGE. The packages
-# are asked for one by one, since two mail servers exclude each other.
+# Where OpenSMTPD comes from: options of apt.
+apt=()
+
+# Sources of its own, on the mirror that the machine takes its release from.
+use_backports() {
+	local VERSION_CODENAME uri by='' key=/usr/share/keyrings/debian-archive-keyring.gpg etc=$peers/apt
+	# shellcheck source=/dev/null
+	. /etc/os-release
+	# shellcheck disable=SC2016 # apt's own variables
+	uri=$(apt-get indextargets --format '$(REPO_URI) $(COMPONENT) $(RELEASE)' 'Created-By: Packages' |
+		awk -v release="$VERSION_CODENAME" '$2 == "main" && $3 == release { print $1; exit }')
+	[ -n "$uri" ] || return 1
+	[ ! -e $key ] || by="[signed-by=$key] "
+	mkdir -p "$etc/lists/partial" "$etc/cache/archives/partial"
+	printf '%s\n' "deb $by$uri $VERSION_CODENAME main" \
+		"deb $by$uri $VERSION_CODENAME-backports main" >"$etc/sources.list"
+	apt=(-o "Dir::Etc::SourceList=$etc/sources.list" -o Dir::Etc::SourceParts=/dev/null
+		-o "Dir::State::Lists=$etc/lists" -o "Dir::Cache=$etc/cache" -o APT::Sandbox::User=root
+		-o "APT::Default-Release=$VERSION_CODENAME-backports")
+	apt-get -q "${apt[@]}" update >"$tmp/log" 2>&1
+}
+
+# candidate PACKAGE: the version that apt would install
+candidate() { apt-cache "${apt[@]}" policy "$1" | awk '$1 == "Candidate:" { print $2 }'; }
+
+# Names of what apt would install together with PACKAGE and is needed here: libraries, netbase and
+# nginx's own parts. The packages are asked for one by one, since two mail servers exclude each other.
 needs() {
-	apt-get --print-uris --no-install-recommends -qq -y install "$1" |
-		sed -n "s/^'[^']*' \\([^_ ]*\\)_.*/\\1/p" | grep -E '^(lib|netbase)' || true
+	apt-get "${apt[@]}" --print-uris --no-install-recommends -qq -y install "$1" |
+		sed -n "s/^'[^']*' \\([^_ ]*\\)_.*/\\1/p" |
+		grep -E "^($1|lib.*|netbase|exim4-.*|nginx-.*)\$" || true
 }
 
 fetch() {
-	local p extra=()
-	for p in postfix exim4-daemon-light; do
+	local p names
+	for p in "${packages[@]}"; do
+		apt=()
 		apt-cache show "$p" >/dev/null 2>&1 || return 1
-		mapfile -t -O "${#extra[@]}" extra < <(needs "$p")
+		if [ "$p" = opensmtpd ] && dpkg --compare-versions "$(candidate "$p")" lt 7; then
+			use_backports || return 1
+			dpkg --compare-versions "$(candidate "$p")" ge 7 || die "no OpenSMTPD from 7 on"
+		fi
+		mapfile -t names < <(needs "$p")
+		(cd "$tmp/debs" && apt-get -q "${apt[@]}" -o APT::Sandbox::User=root \
+			download "$p" "${names[@]}" >"$tmp/log" 2>&1) || return 1
 	done
-	(cd "$tmp/debs" && apt-get -q -o APT::Sandbox::User=root download "${PACKAGES[@]}" \
-		"${extra[@]}" >"$tmp/log" 2>&1)
 }
 
 if ! fetch; then
 	[ "$(id -u)" = 0 ] || die "package lists are missing or stale: run apt-get update"
 	apt-get -q update >&2 || true # a broken third-party source need not matter
-	fetch || { cat "$tmp/log" >&2; die "cannot download ${PACKAGES[*]}"; }
+	fetch || { cat "$tmp/log" >&2; die "cannot download ${packages[*]}"; }
 fi
 
 # Packages may still name /lib or /sbin, which are symlinks on a system with merged /usr. A
 # real folder of that name would hide the system's, so all are moved under usr.
 for deb in "$tmp"/debs/[!p]*.deb "$tmp"/debs/p*.deb; do # both bring sendmail: Postfix's stays
+	[ -e "$deb" ] || continue
 	dpkg -x "$deb" "$tmp/root"
 done
 for d in bin sbin lib lib64; do
@@ -75,11 +115,12 @@ done
 chmod -R u-s,g-s "$tmp/root" # run-in.sh sets what is needed, where nobody else can reach it
 
 libs=$(find "$tmp/root" -name '*.so*' -printf '%h\n' | sort -u | paste -sd:)
-for exe in usr/sbin/exim4 usr/sbin/postconf usr/lib/postfix/sbin/smtpd; do
+for exe in usr/sbin/{exim4,postconf,smtpd,nginx} usr/lib/postfix/sbin/smtpd; do
+	[ -e "$tmp/root/$exe" ] || continue
 	missing=$(LD_LIBRARY_PATH=$libs ldd "$tmp/root/$exe" | grep 'not found' || true)
 	[ -z "$missing" ] || die "$exe lacks libraries: $missing"
 done
 
-rm -rf "$peers/root" "$stamp"
-mv "$tmp/root" "$peers/root"
+rm -rf "${peers:?}/$what" "$stamp"
+mv "$tmp/root" "$peers/$what"
 echo "$identity" >"$stamp"
