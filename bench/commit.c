@@ -448,7 +448,11 @@ int main(int argc, char **argv)
 		commit_by_spool(sum);
 	else
 		commit_by_threads(sum);
-	(void)printf("{\"how\":\"%s\",\"sessions\":%" PRIu64 ",\"size\":%" PRIu64
+	(void)printf("{\"part\":\"commit\",\"rows\":[{\"name\":\"%s, %" PRIu64 " sessions, %" PRIu64
+		     " bytes\",\"unit\":\"messages/s\",\"value\":%.1f}],",
+		commit.how, commit.sessions, commit.size,
+		(double)sum->messages * 1e6 / (double)commit.took_us);
+	(void)printf("\"how\":\"%s\",\"sessions\":%" PRIu64 ",\"size\":%" PRIu64
 		     ",\"messages\":%" PRIu64 ",\"failed\":%" PRIu64
 		     ",\"seconds\":%.6f,\"per_second\":%.1f,\"flushes\":%" PRIu64
 		     ",\"latency_p50_us\":%" PRIu64 ",\"latency_p99_us\":%" PRIu64 "}\n",

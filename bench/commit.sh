@@ -65,7 +65,7 @@ measure_engine() {
 
 # start_plain_sink NAME: sets sink_port
 start_plain_sink() {
-	"$BENCH/sink" --listen 127.0.0.1:0 --threads 1 >"$dir/$1.out" 2>"$dir/$1.err" &
+	"$BENCH/postern-sink" --listen 127.0.0.1:0 --threads 1 >"$dir/$1.out" 2>"$dir/$1.err" &
 	sinks+=($!)
 	await 5 "$dir/$1.out" '^listening ' || die "sink: $(cat "$dir/$1.err")"
 	sink_port=$(sed -n '1s/.*://p' "$dir/$1.out")
@@ -137,7 +137,7 @@ counter() {
 measure_load() {
 	local flushes=null before=0 line
 	[ "$1" = postfix ] || before=$(counter spool_flushes)
-	line=$("$BENCH/load" --plain --connect "127.0.0.1:$2" --connections "$4" --size 4k \
+	line=$("$BENCH/postern-load" --plain --connect "127.0.0.1:$2" --connections "$4" --size 4k \
 		--messages 100000000 --messages-per-connection 1000000 --seconds "$SECONDS_EACH" \
 		--json) || echo "commit.sh: $1 with $4 sessions: some messages failed" >&2
 	[ -n "$line" ] || die "$1: load ended without a word"

@@ -30,6 +30,6 @@ trap 'rm -rf "$spool"; cleanup' EXIT
 WORKERS=1 environment >"$dir/environment.json"
 mkdir -p build/bench
 out=build/bench/queue-$(date -u +%Y%m%d-%H%M%S).json
-/usr/bin/python3 bench/common/longqueue.py --postern "$POSTERN" --load "$BENCH/load" --folder "$dir" \
+/usr/bin/python3 bench/common/longqueue.py --postern "$POSTERN" --load "$BENCH/postern-load" --folder "$dir" \
 	--spool "$spool" --messages "${MESSAGES:-1000000}" --size "${SIZE:-512}" \
 	--connections "${CONNECTIONS:-64}" --trips "${TRIPS:-1000}" --out "$out"

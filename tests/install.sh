@@ -27,7 +27,11 @@ want=$(
 	echo "$before"
 	printf './opt/x/%s\n' sbin/postern sbin/posternctl share/man/man8/postern.8 \
 		share/man/man8/posternctl.8 share/man/man5/postern.conf.5 \
+		bin/postern-load bin/postern-sink \
 		lib/modules-load.d/postern.conf lib/systemd/system/postern.service
+	for page in bench/*.1; do
+		echo "./opt/x/share/man/man1/${page##*/}"
+	done
 	for example in policy/examples/*.conf; do
 		echo "./opt/x/share/doc/postern/examples/${example##*/}"
 	done
@@ -36,6 +40,9 @@ diff <(sort <<<"$want") <(files) || die "other files than expected (>)"
 
 "$dest/opt/x/sbin/postern" --version >/dev/null || die "the installed relay does not run"
 "$dest/opt/x/sbin/posternctl" --version >/dev/null || die "the installed posternctl does not run"
+for tool in postern-load postern-sink; do
+	"$dest/opt/x/bin/$tool" --help >/dev/null || die "the installed $tool does not run"
+done
 [ "$(cat "$dest/opt/x/lib/modules-load.d/postern.conf")" = tls ] || die "modules-load.d"
 unit=$dest/opt/x/lib/systemd/system/postern.service
 grep -qx 'ExecStart=/opt/x/sbin/postern --config /etc/postern/postern.conf' "$unit" ||

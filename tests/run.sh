@@ -166,7 +166,7 @@ export -f lint_format
 suite_lint() {
 	run lint/tidy 60 tests/lint/tidy.sh
 	run lint/keywords 60 tests/lint/keywords.sh
-	run lint/man 60 mandoc -T lint -W warning relay/*.8 relay/ctl/*.8 policy/*.5
+	run lint/man 60 mandoc -T lint -W warning relay/*.8 relay/ctl/*.8 policy/*.5 bench/*.1
 	run lint/scripts 120 shellcheck -x .ci/run tests/*.sh tests/*/*.sh bench/*.sh
 	run lint/format 60 bash -c lint_format
 }

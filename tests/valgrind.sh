@@ -21,7 +21,7 @@ relay_pid=
 trap '[ -z "$relay_pid" ] || kill -9 "$relay_pid" 2>/dev/null; [ -z "$sink_pid" ] || kill "$sink_pid" 2>/dev/null; rm -rf "$dir"' EXIT
 
 port=$((20000 + $$ % 10000))
-"$build/bench/sink" --listen 127.0.0.1:0 --tls-cert "$pki/treyresearch.pem" \
+"$build/bench/postern-sink" --listen 127.0.0.1:0 --tls-cert "$pki/treyresearch.pem" \
 	--tls-key "$pki/treyresearch.key" --client-ca "$pki/adatum-ca.pem" >"$dir/sink" 2>&1 &
 sink_pid=$!
 until grep -q '^listening' "$dir/sink"; do sleep 0.1; done
@@ -60,7 +60,7 @@ until grep -q event=ready "$dir/log"; do
 	tries=$((tries + 1))
 	[ $tries -lt 300 ] || { cat "$dir/log" "$dir/valgrind"; exit 1; }
 done
-"$build/bench/load" --connect "127.0.0.1:$port" --starttls --cert "$pki/treyresearch.pem" \
+"$build/bench/postern-load" --connect "127.0.0.1:$port" --starttls --cert "$pki/treyresearch.pem" \
 	--key "$pki/treyresearch.key" --connections 4 --messages-per-connection 1 \
 	--messages "$sessions" --seconds 7200 --size 4096 || exit 1
 kill -TERM "$relay_pid"

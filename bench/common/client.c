@@ -2,289 +2,272 @@
 #include "bench/common/client.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 
-static enum client_state client_fail(struct client *client, const char *why, int code)
+/* A reply line longer than this is none (RFC 5321 4.5.3.1.5 has 512). */
+#define CLIENT_LINE_BYTES_MAX 4096
+
+#define CLIENT_COMMAND_BYTES_MAX 512
+
+static void client_fail(struct client *client, const char *why, int code)
 {
-	client->why = why;
-	client->code = code;
-	client->state = CLIENT_FAILED;
-	return client->state;
+	client->state = CLIENT_LOST;
+	client->events->on_lost(client, why, code);
+	stream_abort(&client->stream);
 }
 
-int client_begin(struct client *client, const struct client_plan *plan,
-	const struct sockaddr_in *source, int epoll, void *owner)
+bool client_say(struct client *client, const char *line)
 {
-	struct epoll_event event = {.events = EPOLLOUT, .data.ptr = owner};
-	int rc;
+	struct span bytes = span_of(line);
 
-	/* Not the buffers: clearing them would touch pages that may never be used. */
-	client->plan = plan;
-	client->resume = NULL;
-	client->state = CLIENT_CONNECT;
-	client->why = NULL;
-	client->code = 0;
-	client->may_read = true;
-	client->has_chunking = false;
-	client->has_starttls = false;
-	client->polled = event.events;
-	client->in_at = client->in_bytes = 0;
-	client->out_at = client->out_bytes = 0;
-	rc = wire_connect(&client->wire, &plan->to, source);
-	if (rc < 0)
-		return rc;
-	if (epoll_ctl(epoll, EPOLL_CTL_ADD, client->wire.fd, &event) == 0)
-		return 0;
-	rc = -errno;
-	wire_close(&client->wire);
-	return rc;
+	return bytes.len <= stream_room(&client->stream) &&
+	       stream_write(&client->stream, bytes) == bytes.len;
 }
 
-bool client_say(struct client *client, const char *format, ...)
+bool client_say_number(
+	struct client *client, const char *before, uint64_t number, const char *after)
 {
-	size_t room = sizeof(client->out) - client->out_bytes;
-	va_list args;
-	int len;
+	char line[CLIENT_COMMAND_BYTES_MAX];
+	size_t before_bytes = strlen(before);
+	size_t after_bytes = strlen(after);
+	char digits[20];
+	size_t at = sizeof(digits);
+	size_t bytes;
 
-	va_start(args, format);
-	len = vsnprintf(client->out + client->out_bytes, room, format, args);
-	va_end(args);
-	if (len < 0 || (size_t)len >= room)
+	do {
+		digits[--at] = (char)('0' + number % 10);
+		number /= 10;
+	} while (number > 0);
+	bytes = before_bytes + sizeof(digits) - at + after_bytes;
+	if (bytes > sizeof(line) || bytes > stream_room(&client->stream))
 		return false;
-	client->out_bytes += (size_t)len;
-	return true;
+	memcpy(line, before, before_bytes);
+	memcpy(line + before_bytes, digits + at, sizeof(digits) - at);
+	memcpy(line + bytes - after_bytes, after, after_bytes);
+	return stream_write(&client->stream, span_make(line, bytes)) == bytes;
 }
 
-int client_flush(struct client *client)
+static void client_keyword(struct client *client, struct span word)
 {
-	while (client->out_at < client->out_bytes) {
-		ssize_t sent = wire_send(&client->wire, client->out + client->out_at,
-			client->out_bytes - client->out_at);
-
-		if (sent < 0)
-			return (int)sent;
-		client->out_at += (size_t)sent;
-	}
-	client->out_at = client->out_bytes = 0;
-	return 0;
-}
-
-static void client_keyword(struct client *client, const char *line, size_t bytes)
-{
-	static const char chunking[] = "CHUNKING";
-	static const char starttls[] = "STARTTLS";
-
-	if (bytes == sizeof(chunking) - 1 && strncasecmp(line, chunking, bytes) == 0)
+	if (span_equal_nocase(word, span_of("CHUNKING")))
 		client->has_chunking = true;
-	if (bytes == sizeof(starttls) - 1 && strncasecmp(line, starttls, bytes) == 0)
+	else if (span_equal_nocase(word, span_of("PIPELINING")))
+		client->has_pipelining = true;
+	else if (span_equal_nocase(word, span_of("STARTTLS")))
 		client->has_starttls = true;
+}
+
+/* Is it "250", or does it begin with "250-" or "250 "? */
+static bool client_is_reply(struct span line)
+{
+	const uint8_t *text = line.data;
+
+	return line.len >= 3 && text[0] >= '2' && text[0] <= '5' && text[1] >= '0' &&
+	       text[1] <= '9' && text[2] >= '0' && text[2] <= '9' &&
+	       (line.len == 3 || text[3] == ' ' || text[3] == '-');
 }
 
 int client_next_reply(struct client *client)
 {
 	for (;;) {
-		const char *line = client->in + client->in_at;
-		size_t left = client->in_bytes - client->in_at;
-		const char *end = memchr(line, '\n', left);
-		size_t bytes;
+		struct span input = stream_input(&client->stream);
+		const uint8_t *end = input.len > 0 ? memchr(input.data, '\n', input.len) : NULL;
+		struct span line = input;
+		int code;
 
-		if (end == NULL)
-			return left == sizeof(client->in) ? -EPROTO : -EAGAIN;
-		bytes = (size_t)(end - line);
-		client->in_at += bytes + 1;
-		if (bytes > 0 && line[bytes - 1] == '\r')
-			bytes--;
-		if (bytes < 3 || line[0] < '2' || line[0] > '5' || line[1] < '0' || line[1] > '9' ||
-			line[2] < '0' || line[2] > '9')
+		if (end == NULL) {
+			if (input.len > CLIENT_LINE_BYTES_MAX)
+				return -EPROTO;
+			stream_read(&client->stream);
+			return -EAGAIN;
+		}
+		line.len = (size_t)(end - input.data);
+		if (line.len > 0 && line.data[line.len - 1] == '\r')
+			line.len--;
+		if (!client_is_reply(line))
 			return -EPROTO;
-		if (client->state != CLIENT_READY && bytes > 4)
-			client_keyword(client, line + 4, bytes - 4);
-		if (bytes == 3 || line[3] != '-')
-			return (line[0] - '0') * 100 + (line[1] - '0') * 10 + (line[2] - '0');
+		if (client->state != CLIENT_READY)
+			client_keyword(client, span_skip(line, 4));
+		code = (line.data[0] - '0') * 100 + (line.data[1] - '0') * 10 +
+		       (line.data[2] - '0');
+		if (line.len > 3 && line.data[3] == '-')
+			code = 0;
+		stream_consume(&client->stream, (size_t)(end - input.data) + 1);
+		if (code != 0)
+			return code;
 	}
 }
 
-int client_receive(struct client *client)
+static void client_start_tls(struct client *client, enum client_state state)
 {
-	ssize_t got;
+	int rc = stream_start_tls(&client->stream, client->slot);
 
-	if (!client->may_read)
-		return -EAGAIN;
-	memmove(client->in, client->in + client->in_at, client->in_bytes - client->in_at);
-	client->in_bytes -= client->in_at;
-	client->in_at = 0;
-	got = wire_recv(&client->wire, client->in + client->in_bytes,
-		sizeof(client->in) - client->in_bytes);
-	/* epoll says when there is more, but it does not see what OpenSSL has read ahead. */
-	client->may_read = got > 0 && wire_has_pending(&client->wire);
-	if (got <= 0)
-		return got == 0 ? -ECONNRESET : (int)got;
-	client->in_bytes += (size_t)got;
-	return (int)got;
+	client->state = state;
+	if (rc < 0)
+		client_fail(client, "tls", rc);
 }
 
-static enum client_state client_tls(struct client *client)
+static void client_send(struct client *client, const char *line, enum client_state state)
 {
-	int rc;
-
-	rc = wire_tls_begin(
-		&client->wire, client->plan->ctx, false, client->plan->name, client->resume);
-	client->may_read = true;
-	return rc < 0 ? client_fail(client, "tls", rc) : client->state;
+	client->has_chunking = client->has_pipelining = false;
+	client->state = state;
+	client_say(client, line);
+	stream_flush(&client->stream);
 }
 
-static void client_greet(struct client *client, enum client_state next)
+static void client_greeted(struct client *client, int code)
 {
-	client->has_chunking = false;
-	client_say(client, "EHLO load.client.test\r\n");
-	client->state = next;
+	if (code != 250) {
+		client_fail(client, "EHLO", code);
+	} else if (client->state == CLIENT_EHLO_AGAIN || client->plan->tls != CLIENT_STARTTLS) {
+		client->state = CLIENT_READY;
+		client->events->on_ready(client);
+	} else if (!client->has_starttls) {
+		client_fail(client, "no STARTTLS offered", 0);
+	} else {
+		client_send(client, "STARTTLS\r\n", CLIENT_STARTTLS_GO);
+	}
 }
 
-static enum client_state client_reply(struct client *client, int code)
+static void client_reply(struct client *client, int code)
 {
 	switch (client->state) {
 	case CLIENT_BANNER:
-		if (code != 220)
-			return client_fail(client, "banner", code);
-		client_greet(client, CLIENT_EHLO);
-		return client->state;
+		if (code == 220)
+			client_send(client, "EHLO load.client.test\r\n", CLIENT_EHLO);
+		else
+			client_fail(client, "banner", code);
+		return;
 	case CLIENT_EHLO:
 	case CLIENT_EHLO_AGAIN:
-		if (code != 250)
-			return client_fail(client, "EHLO", code);
-		if (client->state == CLIENT_EHLO_AGAIN || client->plan->tls != CLIENT_STARTTLS)
-			return client->state = CLIENT_READY;
-		if (!client->has_starttls)
-			return client_fail(client, "no STARTTLS offered", 0);
-		client_say(client, "STARTTLS\r\n");
-		return client->state = CLIENT_STARTTLS_GO;
+		client_greeted(client, code);
+		return;
 	case CLIENT_STARTTLS_GO:
 		if (code != 220)
-			return client_fail(client, "STARTTLS", code);
-		if (client->in_at != client->in_bytes)
-			return client_fail(client, "clear text behind STARTTLS", 0);
-		client->state = CLIENT_TLS_LATER;
-		return client_tls(client);
+			client_fail(client, "STARTTLS", code);
+		else if (stream_input(&client->stream).len > 0)
+			client_fail(client, "clear text behind STARTTLS", 0);
+		else
+			client_start_tls(client, CLIENT_TLS_LATER);
+		return;
 	case CLIENT_CONNECT:
 	case CLIENT_TLS_FIRST:
 	case CLIENT_TLS_LATER:
 	case CLIENT_READY:
-	case CLIENT_FAILED:
+	case CLIENT_LOST:
 		break;
 	}
-	return client_fail(client, "reply out of turn", code);
+	client_fail(client, "reply out of turn", code);
 }
 
-/* Sends, reads and handles one reply; 0 to go on, -EAGAIN to wait. */
-static int client_talk(struct client *client)
+/* Does this state wait for a reply? */
+static bool client_is_greeting(const struct client *client)
 {
-	int rc = client_flush(client);
-
-	if (rc == 0) {
-		rc = client_next_reply(client);
-		if (rc > 0)
-			return client_reply(client, rc) == CLIENT_FAILED ? -EPROTO : 0;
-	}
-	if (rc == -EAGAIN && client->out_at == client->out_bytes)
-		rc = client_receive(client);
-	if (rc < 0 && rc != -EAGAIN)
-		client_fail(client, "lost", rc);
-	return rc < 0 ? rc : 0;
+	return client->state == CLIENT_BANNER || client->state == CLIENT_EHLO ||
+	       client->state == CLIENT_STARTTLS_GO || client->state == CLIENT_EHLO_AGAIN;
 }
 
-static int client_connected(struct client *client)
+static void client_drive(struct client *client)
 {
-	int rc = wire_connected(&client->wire);
+	while (client_is_greeting(client)) {
+		int rc = client_next_reply(client);
 
-	if (rc < 0) {
-		client_fail(client, "connect", rc);
-		return rc;
+		if (rc == -EAGAIN)
+			return;
+		if (rc < 0)
+			client_fail(client, "not SMTP", rc);
+		else
+			client_reply(client, rc);
 	}
-	if (client->plan->tls == CLIENT_IMPLICIT) {
-		client->state = CLIENT_TLS_FIRST;
-		client_tls(client);
+}
+
+static void client_connected(struct stream *stream, int result)
+{
+	struct client *client = OWNER_OF(stream, struct client, stream);
+
+	if (result < 0) {
+		client_fail(client, "connect", result);
+	} else if (client->plan->tls == CLIENT_IMPLICIT) {
+		client_start_tls(client, CLIENT_TLS_FIRST);
 	} else {
 		client->state = CLIENT_BANNER;
+		client_drive(client);
 	}
-	return 0;
 }
 
-static int client_handshake(struct client *client)
+static void client_secured(struct stream *stream)
 {
-	int rc = wire_handshake(&client->wire);
+	struct client *client = OWNER_OF(stream, struct client, stream);
 
-	if (rc < 0) {
-		if (rc != -EAGAIN)
-			client_fail(client, "tls", rc);
-		return rc;
-	}
-	client->may_read = true;
 	if (client->state == CLIENT_TLS_FIRST)
 		client->state = CLIENT_BANNER;
 	else
-		client_greet(client, CLIENT_EHLO_AGAIN);
-	return 0;
+		client_send(client, "EHLO load.client.test\r\n", CLIENT_EHLO_AGAIN);
+	client_drive(client);
 }
 
-enum client_state client_drive(struct client *client)
+static void client_input(struct stream *stream)
 {
-	int rc = 0;
+	struct client *client = OWNER_OF(stream, struct client, stream);
 
-	while (rc == 0 && client->state != CLIENT_READY && client->state != CLIENT_FAILED) {
-		switch (client->state) {
-		case CLIENT_CONNECT:
-			rc = client_connected(client);
-			break;
-		case CLIENT_TLS_FIRST:
-		case CLIENT_TLS_LATER:
-			rc = client_handshake(client);
-			break;
-		case CLIENT_BANNER:
-		case CLIENT_EHLO:
-		case CLIENT_STARTTLS_GO:
-		case CLIENT_EHLO_AGAIN:
-			rc = client_talk(client);
-			break;
-		case CLIENT_READY:
-		case CLIENT_FAILED:
-			break;
-		}
-	}
-	return client->state;
+	if (client->state == CLIENT_READY)
+		client->events->on_input(client);
+	else
+		client_drive(client);
 }
 
-void client_poll(struct client *client, int epoll, void *owner)
+static void client_drained(struct stream *stream)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = owner};
+	struct client *client = OWNER_OF(stream, struct client, stream);
 
-	if (client->wire.fd < 0)
-		return;
-	switch (client->state) {
-	case CLIENT_CONNECT:
-	case CLIENT_TLS_FIRST:
-	case CLIENT_TLS_LATER:
-		event.events = wire_interest(&client->wire);
-		break;
-	case CLIENT_BANNER:
-	case CLIENT_EHLO:
-	case CLIENT_STARTTLS_GO:
-	case CLIENT_EHLO_AGAIN:
-	case CLIENT_READY:
-	case CLIENT_FAILED:
-		if (client->out_at < client->out_bytes)
-			event.events |= EPOLLOUT;
-		break;
-	}
-	if (event.events == client->polled)
-		return;
-	client->polled = event.events;
-	epoll_ctl(epoll, EPOLL_CTL_MOD, client->wire.fd, &event);
+	if (client->state == CLIENT_READY)
+		client->events->on_drained(client);
+}
+
+static void client_ended(struct stream *stream, const char *why)
+{
+	struct client *client = OWNER_OF(stream, struct client, stream);
+
+	if (client->state != CLIENT_LOST)
+		client_fail(client, why != NULL ? why : "closed by the server", 0);
+}
+
+static void client_closed(struct stream *stream)
+{
+	struct client *client = OWNER_OF(stream, struct client, stream);
+
+	client->events->on_closed(client);
+}
+
+static const struct stream_events client_stream_events = {
+	.on_connected = client_connected,
+	.on_input = client_input,
+	.on_drained = client_drained,
+	.on_tls = client_secured,
+	.on_end = client_ended,
+	.on_closed = client_closed,
+};
+
+int client_open(struct client *client, struct stream_net *net, const struct client_plan *plan,
+	const struct client_events *events, const struct sockaddr_in *source,
+	struct ssl_session_st **slot)
+{
+	client->plan = plan;
+	client->events = events;
+	client->slot = slot;
+	client->state = CLIENT_CONNECT;
+	client->has_chunking = client->has_pipelining = client->has_starttls = false;
+	return stream_connect(&client->stream, net, &client_stream_events, &plan->to, source);
 }
 
 void client_close(struct client *client)
 {
-	wire_close(&client->wire);
+	client->state = CLIENT_LOST;
+	stream_close(&client->stream);
+}
+
+void client_abort(struct client *client)
+{
+	client->state = CLIENT_LOST;
+	stream_abort(&client->stream);
 }

@@ -6,15 +6,12 @@
  *
  *   CONNECT --> [TLS] --> BANNER --> EHLO --> [STARTTLS --> TLS --> EHLO] --> READY
  *
- * load and idle embed a struct client and take over at READY. It owns the wire, a window of
- * unread replies and one record's worth of bytes to send; nothing in it waits.
+ * load and idle embed a struct client and take over with on_ready. It owns the stream. Calls come
+ * from the loop, never from within a call of this header. Each client_open() that succeeds is
+ * answered by one on_closed, which is the last.
  */
 
-#include "bench/common/wire.h"
-
-/* The plaintext of one TLS record, so that a full buffer becomes one full record. */
-#define CLIENT_OUT_BYTES 16384
-#define CLIENT_IN_BYTES 4096
+#include "bench/common/stream.h"
 
 enum client_tls {
 	CLIENT_PLAIN,    /* no TLS, even if offered */
@@ -26,8 +23,6 @@ enum client_tls {
 struct client_plan {
 	struct sockaddr_in to;
 	enum client_tls tls;
-	struct ssl_ctx_st *ctx; /* NULL with CLIENT_PLAIN */
-	const char *name;       /* to find in the server's certificate, or NULL */
 };
 
 enum client_state {
@@ -39,49 +34,54 @@ enum client_state {
 	CLIENT_TLS_LATER,   /* handshake behind STARTTLS */
 	CLIENT_EHLO_AGAIN,  /* waits for the reply to the EHLO under TLS */
 	CLIENT_READY,       /* mail may go; the owner reads the replies */
-	CLIENT_FAILED,      /* see why and code */
+	CLIENT_LOST,        /* on_lost was called, or the owner ends it */
+};
+
+struct client;
+
+struct client_events {
+	void (*on_ready)(struct client *client);
+	/* After on_ready: there may be a reply; there may be room for more. */
+	void (*on_input)(struct client *client);
+	void (*on_drained)(struct client *client);
+	/* The session ended, or never came to be: at what, in words that live for the call; code is
+	 * a reply, -errno or 0. The client ends itself; on_closed follows. */
+	void (*on_lost)(struct client *client, const char *why, int code);
+	void (*on_closed)(struct client *client);
 };
 
 struct client {
-	struct wire wire;
+	struct stream stream;
 	const struct client_plan *plan;
-	struct ssl_session_st *resume; /* borrowed; or NULL */
+	const struct client_events *events;
+	struct ssl_session_st **slot;
 	enum client_state state;
-	const char *why; /* after CLIENT_FAILED: at what, in a word or two */
-	int code;        /* after CLIENT_FAILED: the reply, or -errno */
-	bool may_read;   /* the socket may have input; set by the owner when poll says so */
 	bool has_chunking;
+	bool has_pipelining;
 	bool has_starttls;
-	uint32_t polled; /* what epoll was told last */
-	size_t in_at;
-	size_t in_bytes;
-	size_t out_at;
-	size_t out_bytes;
-	char in[CLIENT_IN_BYTES];
-	char out[CLIENT_OUT_BYTES];
 };
 
-/* Connects, from source unless NULL, and puts the socket into epoll with owner as its data. */
-int client_begin(struct client *client, const struct client_plan *plan,
-	const struct sockaddr_in *source, int epoll, void *owner);
+/*
+ * Connects, from source unless NULL. slot: a session to resume, as in stream_start_tls(). On -errno
+ * nothing was begun.
+ */
+int client_open(struct client *client, struct stream_net *net, const struct client_plan *plan,
+	const struct client_events *events, const struct sockaddr_in *source,
+	struct ssl_session_st **slot);
 
-/* Goes on as far as possible; returns the state. To be called after each event until READY. */
-enum client_state client_drive(struct client *client);
+/* Appends a command; false when there is no room. It goes out with stream_flush(). */
+bool client_say(struct client *client, const char *line);
 
-/* Appends a command; false when there is no room. It goes out with client_flush(). */
-bool client_say(struct client *client, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
+/* The same with a number in it, without what printf would cost for each message. */
+bool client_say_number(
+	struct client *client, const char *before, uint64_t number, const char *after);
 
-/* Sends what is there: 0 all of it, -EAGAIN not yet, or why not. */
-int client_flush(struct client *client);
-
-/* The code of the next whole reply, -EAGAIN when none is there yet, -EPROTO when it is none. */
+/*
+ * The code of the next whole reply, or -EPROTO when what came is none. -EAGAIN when none is there
+ * yet; then on_input will say that there is more.
+ */
 int client_next_reply(struct client *client);
 
-/* Reads once: > 0 bytes, -EAGAIN, -ECONNRESET at the end of input, or another error. */
-int client_receive(struct client *client);
-
-/* Tells epoll what this client waits for, if that has changed. */
-void client_poll(struct client *client, int epoll, void *owner);
-
+/* The orderly end, or the quick one. Neither calls on_lost any more. */
 void client_close(struct client *client);
+void client_abort(struct client *client);

@@ -59,3 +59,45 @@ static inline size_t dot_feed(enum dot_state *state, const char *data, size_t by
 	*state = now;
 	return at;
 }
+
+/*
+ * The same, and gives the text to take in large pieces: without the dots that were stuffed, and
+ * without the end.
+ */
+static inline size_t dot_unstuff(enum dot_state *state, const char *data, size_t bytes,
+	void (*take)(void *owner, const char *text, size_t bytes), void *owner)
+{
+	enum dot_state now = *state;
+	size_t begin = 0; /* of the piece under way */
+	size_t at = 0;
+
+	while (now != DOT_END && at < bytes) {
+		const char *dot;
+		size_t from = at;
+
+		if (now == DOT_NONE) {
+			dot = memchr(data + at, '.', bytes - at);
+			at = dot != NULL ? (size_t)(dot - data) : bytes;
+			from = at - from > 2 ? at - 2 : from;
+			while (from < at)
+				now = dot_step(now, data[from++]);
+			if (dot == NULL)
+				break;
+		}
+		/* A CR behind a lone dot waits: it is part of the end, or else of the text. */
+		if ((now == DOT_LINE && data[at] == '.') || (now == DOT_DOT && data[at] == '\r')) {
+			if (at > begin)
+				take(owner, data + begin, at - begin);
+			begin = at + 1;
+		} else if (now == DOT_DOT_CR && data[at] == '\n') {
+			begin = at + 1;
+		} else if (now == DOT_DOT_CR) {
+			take(owner, "\r", 1);
+		}
+		now = dot_step(now, data[at++]);
+	}
+	if (at > begin)
+		take(owner, data + begin, at - begin);
+	*state = now;
+	return at;
+}

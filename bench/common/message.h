@@ -4,12 +4,14 @@
 /*
  * message.h: the messages that load sends and sink can check.
  *
- *   header:  From To Date Message-ID Subject  X-Load-Id: NUMBER  X-Load-Sum: HEX
+ *   header:  Date From To Message-ID Subject MIME-Version Content-Type (RFC 5322, RFC 2045),
+ *            X-Load-Run: HEX16  X-Load-Id: NUMBER  X-Load-Sum: HEX16
  *   filler:  lines of 76 characters, some of which start with a dot; the same in every message
  *   tail:    one line with the number again, so that no two bodies are the same
  *
- * The sum is 64-bit FNV-1a over what follows the header's empty line, dots unstuffed. It goes
- * through the filler once, when the filler is made; a message only adds its tail.
+ * The run is a number of one run of load, by which several at once are told apart. The sum is
+ * CRC-64 (crc64.h) over what follows the header's empty line, dots unstuffed. It goes through the
+ * filler once, when the filler is made; a message only adds its tail.
  */
 
 #include <stdbool.h>
@@ -20,6 +22,8 @@
 #define MESSAGE_HEADER_BYTES_MAX 512
 #define MESSAGE_TAIL_BYTES_MAX 64
 #define MESSAGE_BYTES_MIN 512
+#define MESSAGE_DATE_BYTES 31
+#define MESSAGE_ID_MAX 999999999999ULL
 
 /* What is the same in all messages of a size. */
 struct filler {
@@ -28,6 +32,7 @@ struct filler {
 	size_t plain_bytes;
 	size_t dotted_bytes;
 	uint64_t sum;
+	char date[MESSAGE_DATE_BYTES + 1]; /* of all its messages (RFC 5322 3.3) */
 };
 
 /* One message: three pieces in a row. */
@@ -45,9 +50,9 @@ struct message {
 int filler_create(struct filler *filler, size_t message_bytes, uint64_t seed);
 void filler_destroy(struct filler *filler);
 
-/* Begins message number id. */
-void message_init(
-	struct message *message, const struct filler *filler, uint64_t id, bool is_dotted);
+/* Begins message number id, at most MESSAGE_ID_MAX, of a run. Costs as little as it can. */
+void message_init(struct message *message, const struct filler *filler, uint64_t run, uint64_t id,
+	bool is_dotted);
 
 /* Copies up to bytes of the message from offset on; returns how many, 0 at its end. */
 size_t message_copy(const struct message *message, size_t offset, char *out, size_t bytes);
@@ -55,16 +60,18 @@ size_t message_copy(const struct message *message, size_t offset, char *out, siz
 enum check_result {
 	CHECK_GOOD,    /* the sum is right */
 	CHECK_CORRUPT, /* it is not */
-	CHECK_FOREIGN, /* no number and sum in the header: not one of ours */
+	CHECK_FOREIGN, /* run, number and sum are not all in the header: not one of ours */
 };
 
 /* Reads a message as it comes in, unstuffed, in any pieces. */
 struct check {
+	uint64_t run;
 	uint64_t id;
 	uint64_t sum;
 	uint64_t wanted;
 	size_t line_bytes;
 	bool in_body;
+	bool has_run;
 	bool has_id;
 	bool has_sum;
 	char line[80]; /* the start of the current header line */

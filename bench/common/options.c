@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#define OPTIONS_MAX 40
+#define OPTIONS_MAX 60
 
 /* getopt's own characters lie below. */
 #define OPTIONS_VALUE_FIRST 256
@@ -28,35 +28,44 @@ static _Noreturn void options_wrong_value(
 	exit(2);
 }
 
-static unsigned int options_unit_shift(const char *unit)
+const char *options_read_number(const char *text, uint64_t *out)
 {
 	static const char units[] = "kmg";
-	const char *found =
-		unit[0] != '\0' && unit[1] == '\0' ? strchr(units, unit[0] | 0x20) : NULL;
+	const char *unit;
+	char *end = NULL;
+	unsigned int shift = 0;
+	uint64_t value;
 
-	return found != NULL ? 10 * (unsigned int)(found - units + 1) : 0;
+	if (text[0] < '0' || text[0] > '9')
+		return NULL;
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	unit = *end != '\0' ? strchr(units, *end | 0x20) : NULL;
+	if (unit != NULL) {
+		shift = 10 * (unsigned int)(unit - units + 1);
+		end++;
+	}
+	if (errno != 0 || value > UINT64_MAX >> shift)
+		return NULL;
+	*out = value << shift;
+	return end;
 }
 
 static uint64_t options_number(const char *option, const char *text, uint64_t min, uint64_t max)
 {
 	char expected[80];
-	char *end = NULL;
-	unsigned int shift;
+	const char *end;
 	uint64_t value;
 
+	end = options_read_number(text, &value);
+	if (end != NULL && *end == '\0' && value >= min && value <= max)
+		return value;
 	(void)snprintf(
 		expected, sizeof(expected), "a number from %" PRIu64 " to %" PRIu64, min, max);
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	if (errno != 0 || end == text || text[0] < '0' || text[0] > '9')
-		options_wrong_value(option, text, expected);
-	shift = options_unit_shift(end);
-	if ((*end != '\0' && shift == 0) || value > max >> shift || value << shift < min)
-		options_wrong_value(option, text, expected);
-	return value << shift;
+	options_wrong_value(option, text, expected);
 }
 
-static void options_address(const char *option, const char *text, struct sockaddr_in *out)
+void options_read_address(const char *option, const char *text, struct sockaddr_in *out)
 {
 	char host[INET_ADDRSTRLEN];
 	const char *colon = strrchr(text, ':');
@@ -81,14 +90,24 @@ static void options_take(const struct options_entry *entry, const char *text)
 	case OPTIONS_CHOICE:
 		*entry->out.choice = (unsigned int)entry->min;
 		break;
+	case OPTIONS_SHARE:
+		*entry->out.number =
+			text[0] == '\0' ? entry->max
+					: options_number(entry->name, text, entry->min, entry->max);
+		break;
 	case OPTIONS_NUMBER:
 		*entry->out.number = options_number(entry->name, text, entry->min, entry->max);
 		break;
 	case OPTIONS_TEXT:
 		*entry->out.text = text;
 		break;
+	case OPTIONS_LIST:
+		if (entry->out.list->count == OPTIONS_LIST_MAX)
+			options_wrong_value(entry->name, text, "fewer of these");
+		entry->out.list->texts[entry->out.list->count++] = text;
+		break;
 	case OPTIONS_ADDRESS:
-		options_address(entry->name, text, entry->out.address);
+		options_read_address(entry->name, text, entry->out.address);
 		break;
 	}
 }
@@ -97,6 +116,7 @@ void options_parse(
 	int argc, char **argv, const struct options_entry *entries, size_t count, const char *usage)
 {
 	struct option table[OPTIONS_MAX + 2] = {{0}};
+	const struct options_entry *entry;
 	int value;
 
 	if (count > OPTIONS_MAX)
@@ -106,7 +126,9 @@ void options_parse(
 			entries[i].kind != OPTIONS_FLAG && entries[i].kind != OPTIONS_CHOICE;
 
 		table[i].name = entries[i].name;
-		table[i].has_arg = has_value ? required_argument : no_argument;
+		table[i].has_arg = entries[i].kind == OPTIONS_SHARE ? optional_argument
+				   : has_value                      ? required_argument
+								    : no_argument;
 		table[i].val = OPTIONS_VALUE_FIRST + (int)i;
 	}
 	table[count] = (struct option){.name = "help", .val = 'h'};
@@ -117,7 +139,12 @@ void options_parse(
 		}
 		if (value < OPTIONS_VALUE_FIRST)
 			options_wrong(usage, "see the options:");
-		options_take(&entries[value - OPTIONS_VALUE_FIRST], optarg);
+		entry = &entries[value - OPTIONS_VALUE_FIRST];
+		/* getopt finds an optional value only behind "=". */
+		if (entry->kind == OPTIONS_SHARE && optarg == NULL && optind < argc &&
+			argv[optind][0] >= '0' && argv[optind][0] <= '9')
+			optarg = argv[optind++];
+		options_take(entry, optarg != NULL ? optarg : "");
 	}
 	if (optind < argc)
 		options_wrong(usage, argv[optind]);

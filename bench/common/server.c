@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/common/server.h"
 
+#include "bench/common/clock.h"
+
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +16,7 @@ void server_init(
 
 void server_fini(struct server *server)
 {
-	if (server->state == SERVER_DATA || server->state == SERVER_CHUNK || server->in_bdat)
+	if (server->state == SERVER_DATA || server->in_bdat)
 		SERVER_ADD(server->counters, incomplete, 1);
 	free(server->out);
 	server->out = NULL;
@@ -50,11 +53,57 @@ static void server_reset(struct server *server)
 	server->body_bytes = 0;
 }
 
+/* The reply is given now, or when its time has come. */
+static void server_answer(struct server *server, const char *reply, enum server_state next)
+{
+	if (server->hold_ms == 0) {
+		server->state = next;
+		server_say(server, reply);
+		return;
+	}
+	SERVER_ADD(server->counters, delays, 1);
+	(void)snprintf(server->held, sizeof(server->held), "%s", reply);
+	server->held_state = next;
+	server->state = SERVER_HOLD;
+}
+
+void server_release(struct server *server)
+{
+	server->state = server->held_state;
+	server_say(server, server->held);
+}
+
+/*
+ * A reply of some step is due: how long it shall wait, and what is to go wrong. True: that has
+ * been answered, and the step has failed.
+ */
+static bool server_fails(struct server *server, enum faults_step step)
+{
+	struct faults *faults = server->policy->faults;
+	char reply[sizeof(server->held)];
+	unsigned what;
+
+	server->hold_ms = 0;
+	if (faults == NULL)
+		return false;
+	server->hold_ms = faults_draw_delay(faults, step);
+	what = faults_draw(faults, step);
+	if (what == FAULTS_NONE)
+		return false;
+	SERVER_ADD(server->counters, faults[step], 1);
+	if (what == FAULTS_CLOSE) {
+		server_answer(server, "", SERVER_CLOSE);
+		return true;
+	}
+	(void)snprintf(
+		reply, sizeof(reply), "%u %u.3.0 injected by the sink\r\n", what, what / 100);
+	server_answer(server, reply,
+		what == 421 || step == FAULTS_ACCEPT ? SERVER_CLOSE : SERVER_COMMAND);
+	return true;
+}
+
 static void server_check_end(struct server *server)
 {
-	uint64_t id = server->check.id;
-	uint64_t bit;
-
 	switch (check_finish(&server->check)) {
 	case CHECK_FOREIGN:
 		SERVER_ADD(server->counters, foreign, 1);
@@ -66,31 +115,34 @@ static void server_check_end(struct server *server)
 		SERVER_ADD(server->counters, verified, 1);
 		break;
 	}
-	if (id >= SERVER_IDS_MAX)
-		return;
-	bit = 1ULL << (id % 64);
-	if (atomic_fetch_or(&server->policy->ids[id / 64], bit) & bit)
+	if (!seen_add(server->policy->seen, server->check.run, server->check.id))
 		SERVER_ADD(server->counters, duplicates, 1);
 }
 
-void server_release(struct server *server)
-{
-	server_say(server, "250 2.0.0 discarded\r\n");
-	server->state = SERVER_COMMAND;
-}
-
 /* A whole message is here. */
-static void server_message(struct server *server)
+static void server_message(struct server *server, bool is_bdat)
 {
-	SERVER_ADD(server->counters, messages, 1);
-	SERVER_ADD(server->counters, message_bytes, server->body_bytes);
+	struct server_counters *counters = server->counters;
+	uint64_t now_us = clock_us();
+
+	if (server_fails(server, FAULTS_BODY)) {
+		server_reset(server);
+		return;
+	}
+	SERVER_ADD(counters, messages, 1);
+	SERVER_ADD(counters, message_bytes, server->body_bytes);
+	if (is_bdat)
+		SERVER_ADD(counters, bdat, 1);
+	else
+		SERVER_ADD(counters, data, 1);
+	/* Each thread has counters of its own, which another only reads or sets to 0. */
+	if (atomic_load_explicit(&counters->first_us, memory_order_relaxed) == 0)
+		atomic_store_explicit(&counters->first_us, now_us, memory_order_relaxed);
+	atomic_store_explicit(&counters->last_us, now_us, memory_order_relaxed);
 	if (server->policy->is_verifying)
 		server_check_end(server);
 	server_reset(server);
-	if (server->policy->is_delaying)
-		server->state = SERVER_HOLD;
-	else
-		server_release(server);
+	server_answer(server, "250 2.0.0 discarded\r\n", SERVER_COMMAND);
 }
 
 static void server_body_begin(struct server *server)
@@ -100,54 +152,49 @@ static void server_body_begin(struct server *server)
 	check_init(&server->check);
 }
 
-/* Feeds the check with a piece of a DATA body, dots unstuffed; state is that before the piece. */
-static void server_check_dotted(
-	struct check *check, enum dot_state state, const char *data, size_t bytes)
+static void server_take(void *owner, const char *text, size_t bytes)
 {
-	for (size_t i = 0; i < bytes; i++) {
-		/* A CR behind a lone dot is part of the end, or else was held back until now. */
-		if (state == DOT_DOT_CR && data[i] != '\n')
-			check_feed(check, "\r", 1);
-		if (!(state == DOT_LINE && data[i] == '.') &&
-			!(state == DOT_DOT && data[i] == '\r') &&
-			!(state == DOT_DOT_CR && data[i] == '\n'))
-			check_feed(check, data + i, 1);
-		state = dot_step(state, data[i]);
-	}
+	check_feed(owner, text, bytes);
 }
 
 static size_t server_data(struct server *server, const char *data, size_t bytes)
 {
-	enum dot_state before = server->dot;
-	size_t used = dot_feed(&server->dot, data, bytes);
+	size_t used = server->policy->is_verifying
+			      ? dot_unstuff(&server->dot, data, bytes, server_take, &server->check)
+			      : dot_feed(&server->dot, data, bytes);
 
-	if (server->policy->is_verifying)
-		server_check_dotted(&server->check, before, data, used);
 	server->body_bytes += used;
 	if (server->dot == DOT_END) {
 		server->body_bytes -= 3;
-		SERVER_ADD(server->counters, data, 1);
-		server_message(server);
+		server_message(server, false);
 	}
 	return used;
 }
 
+static void server_wrong(struct server *server, const char *reply)
+{
+	SERVER_ADD(server->counters, bad_commands, 1);
+	server_say(server, reply);
+}
+
 static void server_chunk_end(struct server *server)
 {
-	if (server->is_last) {
-		SERVER_ADD(server->counters, bdat, 1);
-		server_message(server);
-		return;
-	}
-	server_say(server, "250 2.0.0 chunk\r\n");
 	server->state = SERVER_COMMAND;
+	if (server->is_void) {
+		server->is_void = false;
+		server_wrong(server, "503 5.5.1 no recipients\r\n");
+	} else if (server->is_last) {
+		server_message(server, true);
+	} else {
+		server_say(server, "250 2.0.0 chunk\r\n");
+	}
 }
 
 static size_t server_chunk(struct server *server, const char *data, size_t bytes)
 {
 	size_t used = bytes < server->chunk_left ? bytes : (size_t)server->chunk_left;
 
-	if (server->policy->is_verifying)
+	if (server->policy->is_verifying && !server->is_void)
 		check_feed(&server->check, data, used);
 	server->body_bytes += used;
 	server->chunk_left -= used;
@@ -169,12 +216,6 @@ static void server_ehlo(struct server *server)
 	server_say(server, "250 ENHANCEDSTATUSCODES\r\n");
 }
 
-static void server_wrong(struct server *server, const char *reply)
-{
-	SERVER_ADD(server->counters, bad_commands, 1);
-	server_say(server, reply);
-}
-
 static void server_bdat(struct server *server, const char *line)
 {
 	char *end = NULL;
@@ -193,14 +234,11 @@ static void server_bdat(struct server *server, const char *line)
 		server->state = SERVER_CLOSE;
 		return;
 	}
-	if (!server->has_rcpt) {
-		server_wrong(server, "503 5.5.1 no recipients\r\n");
-		server->state = SERVER_CLOSE;
-		return;
-	}
+	/* What was sent ahead of the refusal has to be read all the same (RFC 3030 2). */
+	server->is_void = !server->has_rcpt;
 	if (!server->in_bdat)
 		server_body_begin(server);
-	server->in_bdat = true;
+	server->in_bdat = !server->is_void;
 	server->state = SERVER_CHUNK;
 	if (server->chunk_left == 0)
 		server_chunk_end(server);
@@ -212,9 +250,12 @@ static void server_data_begin(struct server *server)
 		server_wrong(server, "503 5.5.1 no recipients, or BDAT before\r\n");
 		return;
 	}
+	if (server_fails(server, FAULTS_DATA)) {
+		server_reset(server);
+		return;
+	}
 	server_body_begin(server);
-	server->state = SERVER_DATA;
-	server_say(server, "354 go on\r\n");
+	server_answer(server, "354 go on\r\n", SERVER_DATA);
 }
 
 static void server_mail(struct server *server)
@@ -223,8 +264,14 @@ static void server_mail(struct server *server)
 		server_wrong(server, "503 5.5.1 nested MAIL\r\n");
 		return;
 	}
+	if (server->policy->needs_tls && !server->is_tls) {
+		server_wrong(server, "530 5.7.0 STARTTLS first\r\n");
+		return;
+	}
+	if (server_fails(server, FAULTS_MAIL))
+		return;
 	server->has_mail = true;
-	server_say(server, "250 2.1.0 sender ok\r\n");
+	server_answer(server, "250 2.1.0 sender ok\r\n", SERVER_COMMAND);
 }
 
 static void server_rcpt(struct server *server)
@@ -233,9 +280,11 @@ static void server_rcpt(struct server *server)
 		server_wrong(server, "503 5.5.1 no MAIL\r\n");
 		return;
 	}
+	if (server_fails(server, FAULTS_RCPT))
+		return;
 	server->has_rcpt = true;
 	SERVER_ADD(server->counters, recipients, 1);
-	server_say(server, "250 2.1.5 recipient ok\r\n");
+	server_answer(server, "250 2.1.5 recipient ok\r\n", SERVER_COMMAND);
 }
 
 static void server_starttls(struct server *server)
@@ -312,7 +361,8 @@ static size_t server_line(struct server *server, const char *data, size_t bytes)
 
 void server_greet(struct server *server)
 {
-	server_say(server, "220 sink.test ESMTP\r\n");
+	if (!server_fails(server, FAULTS_ACCEPT))
+		server_answer(server, "220 sink.test ESMTP\r\n", SERVER_COMMAND);
 }
 
 void server_secured(struct server *server)

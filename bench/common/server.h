@@ -4,17 +4,19 @@
 /*
  * server.h: the SMTP of the sink: takes bytes, makes replies, counts; no socket is touched here.
  *
- *   COMMAND --DATA--> DATA --CRLF.CRLF--> HOLD --> COMMAND
- *   COMMAND --BDAT--> CHUNK --its last byte--> COMMAND, or HOLD behind LAST
+ *   COMMAND --DATA--> DATA --CRLF.CRLF--> COMMAND
+ *   COMMAND --BDAT--> CHUNK --its last byte--> COMMAND
  *   COMMAND --STARTTLS--> TLS --> COMMAND
  *   COMMAND --QUIT--> CLOSE
  *
- * HOLD is passed at once unless the policy delays. All mail is accepted and thrown away. A body
- * is not looked at beyond finding its end, unless the policy asks for the sums of message.h.
+ * Between the two of each of these lies HOLD, when the reply is delayed. All mail is accepted,
+ * checked (message.h, seen.h) and thrown away, but for what faults.h refuses.
  */
 
 #include "bench/common/dotend.h"
+#include "bench/common/faults.h"
 #include "bench/common/message.h"
+#include "bench/common/seen.h"
 
 #include <stdatomic.h>
 
@@ -23,9 +25,6 @@
 
 /* More replies than this are not kept for a client that does not read them. */
 #define SERVER_OUT_BYTES_MAX (4U << 20)
-
-/* Numbers of messages below this are watched for duplicates: 8 MiB of bits. */
-#define SERVER_IDS_MAX (1ULL << 26)
 
 #define SERVER_COUNTERS(X)                                                    \
 	X(sessions)      /* accepted connections */                           \
@@ -48,6 +47,11 @@ struct server_counters {
 #define SERVER_FIELD(name) _Atomic uint64_t name;
 	SERVER_COUNTERS(SERVER_FIELD)
 #undef SERVER_FIELD
+	_Atomic uint64_t
+		faults[FAULTS_STEP_COUNT]; /* replies that were refusals, or were not given */
+	_Atomic uint64_t delays;           /* replies that had to wait */
+	_Atomic uint64_t first_us;         /* when the first message was accepted; 0: none was */
+	_Atomic uint64_t last_us;          /* and the newest */
 };
 
 #define SERVER_ADD(counters, name, n) \
@@ -55,17 +59,18 @@ struct server_counters {
 
 struct server_policy {
 	bool is_verifying;
-	bool is_delaying;
 	bool has_chunking;
 	bool has_starttls;
-	_Atomic uint64_t *ids; /* a bit for each number verified; SERVER_IDS_MAX of them */
+	bool needs_tls;        /* no mail in clear text */
+	struct faults *faults; /* NULL: none */
+	struct seen *seen;     /* while verifying */
 };
 
 enum server_state {
 	SERVER_COMMAND, /* commands, line by line */
 	SERVER_DATA,    /* a body up to its dot */
 	SERVER_CHUNK,   /* the bytes of a BDAT */
-	SERVER_HOLD,    /* the reply to a message is held back until server_release() */
+	SERVER_HOLD,    /* a reply is held back for hold_ms, until server_release() */
 	SERVER_TLS,     /* 220 to STARTTLS is in out; the owner does the handshake */
 	SERVER_CLOSE,   /* to be closed when out is sent */
 };
@@ -80,6 +85,10 @@ struct server {
 	bool has_rcpt;
 	bool in_bdat; /* a chunk of this message has come */
 	bool is_last; /* the chunk under way is the last */
+	bool is_void; /* it belongs to no transaction */
+	unsigned hold_ms;
+	enum server_state held_state; /* and what comes when that is over */
+	char held[64];                /* the reply */
 	uint64_t chunk_left;
 	uint64_t body_bytes;
 	struct check check;
@@ -95,13 +104,13 @@ void server_init(struct server *server, const struct server_policy *policy,
 	struct server_counters *counters);
 void server_fini(struct server *server);
 
-/* Puts the banner into out. */
+/* Puts the banner into out, or what is to stand in its place. */
 void server_greet(struct server *server);
 
 /* Consumes input as long as the state is COMMAND, DATA or CHUNK; returns how much. */
 size_t server_feed(struct server *server, const char *data, size_t bytes);
 
-/* SERVER_HOLD is over. */
+/* SERVER_HOLD is over: hold_ms have passed. */
 void server_release(struct server *server);
 
 /* SERVER_TLS is over: the handshake is done, and all from before it is forgotten. */

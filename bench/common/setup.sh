@@ -22,7 +22,7 @@ die() {
 	exit 1
 }
 
-for binary in "$POSTERN" "$BENCH/load" "$BENCH/sink" "$BENCH/idle"; do
+for binary in "$POSTERN" "$BENCH/postern-load" "$BENCH/postern-sink" "$BENCH/idle"; do
 	[ -x "$binary" ] || die "$binary is missing: make all bench-bins"
 done
 
@@ -65,7 +65,7 @@ to_sink=("${client_tls[@]}" --ca "$dir/pki/treyresearch-ca.pem" --name mx.treyre
 
 # No tickets, so that on both legs every handshake is a full one.
 start_sink() {
-	"$BENCH/sink" --listen 127.0.0.1:0 --threads "$SINK_THREADS" --tickets 0 \
+	"$BENCH/postern-sink" --listen 127.0.0.1:0 --threads "$SINK_THREADS" --tickets 0 \
 		--tls-cert "$dir/pki/treyresearch.pem" --tls-key "$dir/pki/treyresearch.key" \
 		--client-ca "$dir/pki/both-ca.pem" >"$dir/sink.out" 2>"$dir/sink.err" &
 	sink_pid=$!

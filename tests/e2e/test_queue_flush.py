@@ -47,7 +47,7 @@ def test_many_share_a_flush(lab):
     relay, port = relay_of(lab, lab.place("spool"))
     before = relay.counter("spool_flushes")
     done = subprocess.run(
-        [BENCH / "load", "--connect", f"127.0.0.1:{port}", "--plain", "--size", "512",
+        [BENCH / "postern-load", "--connect", f"127.0.0.1:{port}", "--plain", "--size", "512",
          "--connections", "64", "--messages", "4000", "--recipients", "1"],
         stdout=subprocess.PIPE, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout

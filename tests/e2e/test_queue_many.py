@@ -57,7 +57,7 @@ class Queues:
 
     def load(self):
         done = subprocess.run(
-            [BENCH / "load", "--connect", f"127.0.0.1:{self.ports['in-dead']}", "--plain", "--size",
+            [BENCH / "postern-load", "--connect", f"127.0.0.1:{self.ports['in-dead']}", "--plain", "--size",
              "512", "--messages", str(COUNT), "--connections", "32", "--messages-per-connection",
              "1000", "--seconds", str(PATIENCE * 3), "--json"],
             capture_output=True, text=True, timeout=PATIENCE * 4, check=False)
@@ -83,7 +83,7 @@ class Queues:
 
 @pytest.fixture
 def queues(lab):
-    for name in ("load", "sink"):
+    for name in ("postern-load", "postern-sink"):
         if not (BENCH / name).exists():
             pytest.skip(f"{BENCH / name} is missing: make bench-bins")
     return Queues(lab)
@@ -110,7 +110,7 @@ def give_commands(queues, end):
 
 def take_all(queues):
     """The dead next hop comes to life; what it counts when all is there."""
-    sink = subprocess.Popen([BENCH / "sink", "--listen", f"127.0.0.1:{queues.ports['dead']}",
+    sink = subprocess.Popen([BENCH / "postern-sink", "--listen", f"127.0.0.1:{queues.ports['dead']}",
                              "--verify"], stdout=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: queues.waiting() == 0, "empty queue", PATIENCE * 3)

@@ -228,8 +228,8 @@ def resident_kib(pid):
 
 def test_descriptors_and_memory_stay_flat(start, pki):
     """10 000 sessions with mutual TLS and a message each."""
-    load = BINARY.parent / "bench/load"
-    sink = BINARY.parent / "bench/sink"
+    load = BINARY.parent / "bench/postern-load"
+    sink = BINARY.parent / "bench/postern-sink"
     if not load.exists() or not sink.exists():
         pytest.skip("the load generator is not built")
     hop_port = free_port()
