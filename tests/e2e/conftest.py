@@ -6,6 +6,7 @@ shown when a test fails.
 """
 
 import os
+import random
 import re
 import signal
 import socket
@@ -23,10 +24,22 @@ PKI = Path(os.environ.get("PKI", ROOT / "build/pki"))
 PATIENCE = 60 if os.environ.get("VARIANT", "release") == "release" else 180
 
 
+_GIVEN = set()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Below those that the kernel gives by itself, to clients and for port 0; none twice."""
+    while True:
+        port = random.randrange(10000, 32000)
+        if port in _GIVEN:
+            continue
+        _GIVEN.add(port)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def wait_for(condition, what, seconds=PATIENCE):
