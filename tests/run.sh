@@ -21,7 +21,8 @@
 # A line for each test: "ok", "FAILED" with the end of its log, or "skipped: reason". The logs stay
 # in build/test-logs/VARIANT. A test that exits 77 is skipped, and the last line that it wrote is
 # the reason. A program that counts its own tests (a last line "N passed, N failed, N skipped",
-# cmocka, pytest) counts for as many. The very last line is the sum.
+# cmocka, pytest) counts for as many. The very last line is the sum; right above it all that failed
+# stands once more by name, in at most 40 lines.
 #
 # Environment: VARIANT=release|asan|tsan|valgrind; WRAP: a command to run unit tests under; SECONDS_FACTOR
 # stretches all limits. Exit: 0 none failed, 1 some did, 2 wrong usage.
@@ -69,6 +70,7 @@ export POSTERN=$PWD/$build/postern PKI=$PWD/build/pki VARIANT=$variant
 export PYTHONDONTWRITEBYTECODE=1 POSTERN_TEST_SLOW=$factor
 
 passed=0 failed=0 skipped=0
+failures=() # a line each
 declare -A job limit
 rm -rf "$logs" build/test-logs/summary
 mkdir -p "$logs"
@@ -115,9 +117,49 @@ count() {
 		}' "$1"
 }
 
+# names LOG NAME: what failed, by name, with the reason where it is one line; nothing if no line
+# says it.
+names() {
+	awk -v suite="$2" '
+		{ sub(/\r$/, "") }
+		/^\[   LINE   \] --- / { where = ": " substr($0, 18) }
+		/^\[  FAILED  \] [^ :]+$/ && !seen[$4]++ { say($4 where); where = "" } # it says each twice
+		/^(FAILED|ERROR) [^ ]/ { say(substr($0, index($0, " ") + 1)) } # our own, and pytest
+		/^row [0-9]+  (FAILED|has no test)/ { say($0) }
+		/^SUMMARY: [A-Za-z]+Sanitizer/ { say($0) }
+		suite ~ /^lint/ && /^([^ :]+:[0-9]+:.* |In [^ ]+ line [0-9]+:)/ { say($0) }
+		function say(what) {
+			sub(/^tests\/e2e\//, "", what)
+			print substr(suite ": " what, 1, 200)
+		}' "$1"
+}
+
+# note_failure NAME LOG WHY: for the list at the end, at most 12 lines.
+note_failure() {
+	local lines
+	mapfile -t lines < <(names "$2" "$1")
+	if [ ${#lines[@]} = 0 ] || [[ $3 == "no end"* ]]; then
+		failures+=("$1: $3: $(grep -v '^[[:space:]]*$' "$2" | tail -n 1 | cut -c 1-160)")
+	fi
+	failures+=(${lines[@]+"${lines[@]:0:12}"})
+	[ ${#lines[@]} -le 12 ] || failures+=("$1: and $((${#lines[@]} - 12)) more")
+}
+
+# reasons LOG: its end, and what else of it says why: tracebacks of pytest, without what the test
+# printed.
+reasons() {
+	head -n -40 "$1" | awk '
+		/^=+ (FAILURES|ERRORS) =+$/ { is_on = 1 }
+		/^=+ (short test|warnings) summary/ { is_on = 0 }
+		/^(_+ .* _+|=+ .* =+)$/ { is_printed = 0 }
+		/^-+ Captured / { is_printed = 1 }
+		is_on && !is_printed && count++ < 40'
+	tail -n 40 "$1"
+}
+
 # finish NAME: waits, counts, says how it went.
 finish() {
-	local name=$1 log status=0 counts p f s
+	local name=$1 log status=0 counts p f s why
 	log=$(log_of "$name")
 	wait "${job[$name]}" || status=$?
 	unset "job[$name]"
@@ -141,11 +183,13 @@ finish() {
 		return
 	fi
 	case $status in
-	124 | 137) echo "FAILED   $name: no end within ${limit[$name]} seconds" ;;
-	*) echo "FAILED   $name ($p passed, $f failed; status $status)" ;;
+	124 | 137) why="no end within ${limit[$name]} seconds" ;;
+	*) why="$p passed, $f failed; status $status" ;;
 	esac
-	tail -n 40 "$log" | sed 's/^/         | /'
+	echo "FAILED   $name ($why)"
+	reasons "$log" | sed 's/^/         | /'
 	echo "         the whole log: $log"
+	note_failure "$name" "$log" "$why"
 }
 
 run() {
@@ -202,12 +246,14 @@ suite_matrix() {
 	run e2e/matrix 300 $(matrix auto)
 }
 
+# Its last lines name what failed, each with its reason, which needs columns.
+pytest=(env COLUMNS=180 /usr/bin/python3 -m pytest -rfEs --tb=short -p no:cacheprovider)
+
 suite_python() {
 	local file
 	for file in tests/e2e/test_*.py; do
 		[ -e "$file" ] || continue
-		run "e2e/$(basename "$file" .py)" 300 \
-			/usr/bin/python3 -m pytest -v -rs -p no:cacheprovider "$file"
+		run "e2e/$(basename "$file" .py)" 300 "${pytest[@]}" -v "$file"
 	done
 	# The rows of the capability table that have a test, each with its result.
 	run e2e/rows 60 tests/rows.sh
@@ -270,12 +316,12 @@ suite_kernel() {
 			for program; do "$program" || status=1; done
 			exit "$status"' sh "$build"/unit/test_kernel_door* "$build"/unit/test_doorman_kernel
 	run kernel/door-ctl-uml-6.1 400 env POSTERN_TEST_SLOW=$((2 * factor)) \
-		tests/kernels/uml.sh --timeout 380 -- /usr/bin/python3 -m pytest -q -rs \
-		-p no:cacheprovider tests/e2e/test_door_control.py tests/e2e/test_door_ctl.py
+		tests/kernels/uml.sh --timeout 380 -- "${pytest[@]}" -q \
+		tests/e2e/test_door_control.py tests/e2e/test_door_ctl.py
 	[ ! -x "$build/tools/tls_server" ] ||
 		run kernel/tls-server 600 env POSTERN_KTLS=on POSTERN_BUILD="$PWD/$build" \
-			tests/kernels/uml.sh --timeout 580 -- /usr/bin/python3 -m pytest -q -rs \
-			-p no:cacheprovider tests/e2e/test_tls_server.py
+			tests/kernels/uml.sh --timeout 580 -- "${pytest[@]}" -q \
+			tests/e2e/test_tls_server.py
 }
 
 suite_qemu() {
@@ -299,6 +345,11 @@ done
 if [ $((passed + failed + skipped)) = 0 ]; then
 	echo "FAILED   there is nothing to run: make test-bins"
 	failed=1
+fi
+if [ ${#failures[@]} != 0 ]; then
+	echo "failed:"
+	printf '  %s\n' "${failures[@]:0:38}"
+	[ ${#failures[@]} -le 38 ] || echo "  and $((${#failures[@]} - 38)) lines more"
 fi
 echo "$passed passed, $failed failed, $skipped skipped" | tee build/test-logs/summary
 [ "$failed" = 0 ]
