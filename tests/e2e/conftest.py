@@ -82,7 +82,14 @@ class Relay:
         return self.log_path.read_text(errors="replace")
 
     def events(self, name, **fields):
-        """The log's events of that name, as dictionaries, that have these fields."""
+        """The log's events of that name, as dictionaries, that have these fields.
+
+        Lines are written when the relay has a moment: its counters are behind all others.
+        """
+        asks = name not in ("stats", "ready") and self.process and self.process.poll() is None
+        # While it drains nobody may be left to read the signal.
+        if asks and "event=drain" not in self.log():
+            self.stats()
         found = []
         for line in self.log().splitlines():
             pairs = dict(re.findall(r'([a-z_-]+)=("[^"]*"|\S*)', line))

@@ -92,14 +92,6 @@ class LabRelay(Relay):
     def counter(self, name):
         return self.stats().get(name, 0)
 
-    def events(self, name, **fields):
-        """Lines are written when the relay has a moment: its counters are behind all others."""
-        asks = name not in ("stats", "ready") and self.process and self.process.poll() is None
-        # While it drains nobody may be left to read the signal.
-        if asks and "event=drain" not in self.log():
-            self.stats()
-        return super().events(name, **fields)
-
     def has_event_id(self, number):
         self.stats()
         return re.findall(rf"^.*\bevent-id={number}\b.*$", self.log(), re.MULTILINE)

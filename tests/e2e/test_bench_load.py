@@ -5,6 +5,7 @@ import email
 import email.policy
 import json
 import signal
+import socket
 import struct
 import subprocess
 import time
@@ -143,10 +144,11 @@ def test_421_ends_the_connection_only(make_hop):
     assert hop.sessions == 2
 
 
-def test_nobody_listens(make_hop):
-    hop = make_hop()
-    hop.close()
-    got = run(hop.port, "--plain", "--messages", "20", "--connections", "2", status=1)
+def test_nobody_listens():
+    with socket.socket() as silent:  # bound, so that nobody else listens there
+        silent.bind(("127.0.0.1", 0))
+        got = run(silent.getsockname()[1], "--plain", "--messages", "20", "--connections", "2",
+                  status=1)
     assert got["messages"] == 0 and got["connect_failed"] == 20 and got["failed"] == 0
 
 
@@ -251,10 +253,12 @@ def test_who_had_to_wait_is_not_forgotten(make_hop, options):
               *options)
     sent = got["messages"]
     assert got["failed"] == 0 and got["rate_wanted"] == 100 and sent >= 4
-    # The last of them waited for those before it, which took half the delay each, and was due
-    # before them all but for ten milliseconds each.
-    assert got["latency_us"]["max"] > closed["latency_us"]["p50"] + (sent / 2 - 1) * DELAY * 0.7e6
-    assert got["latency_us"]["p50"] > closed["latency_us"]["p50"]
+    # Message k of those that were taken began when the two connections had carried those before
+    # it, which took half the delay each at least, and was due before that but for ten milliseconds
+    # each: it waited 0.9 k DELAY / 2. By chance the times may lie some closer or wider. A machine
+    # that is late makes fewer of them, and each of them wait longer.
+    assert got["latency_us"]["max"] >= sent / 2 * DELAY * 0.7e6
+    assert got["latency_us"]["p50"] >= sent / 4 * DELAY * 0.7e6
     assert got["behind"] > sent
     assert sorted(mail.id for mail in hop.mails) == list(range(sent)) or options
 
@@ -263,7 +267,7 @@ def test_an_open_loop_keeps_its_times(make_hop):
     hop = make_hop()
     got = run(hop.port, "--plain", "--connections", "4", "--rate", "200", "--messages", "61",
               "--messages-per-connection", "5")
-    assert got["messages"] == 61 and got["behind"] == 0
+    assert got["messages"] == 61 and got["behind"] == 0, "all were begun, however late"
     assert sorted(mail.id for mail in hop.mails) == list(range(61))
     # Number 60 is due 300 ms after number 0, and never leaves earlier.
     assert got["ended_us"] - got["started_us"] >= 300000
@@ -292,6 +296,8 @@ def test_idle_sessions_beside_the_load(make_hop):
               "--idle", "75", "--messages-per-connection", "1000")
     assert got["idle_open"] == got["idle_alive"] == 75 and got["idle_failed"] == 0
     assert got["messages"] == 30 and hop.sessions == 77
+    # A silent session does not wait for the answer to its QUIT, so that may still be on its way.
+    wait_for(lambda: sum(line == b"QUIT" for _, line in hop.commands) == 77, "last words")
     silent = [[line for number, line in hop.commands if number == session]
               for session in range(1, 78)]
     assert sum(lines[1:] == [b"NOOP", b"QUIT"] for lines in silent) == 75

@@ -217,7 +217,8 @@ from scenarios import STAGES
 from subject import Direct
 
 class Lossy(Direct):
-    '''Direct, but the sixth connection of all goes to a sink that nobody asks.'''
+    '''Direct, but connections 5 and 6 of all go to a sink that nobody asks: the first two behind
+    the four that warm it up. One of them has a hundred messages, however they share them.'''
 
     taken = 0
 
@@ -235,7 +236,7 @@ class Lossy(Direct):
             except OSError:
                 return
             Lossy.taken += 1
-            port = self.thief.port if Lossy.taken == 6 else self.sink_port
+            port = self.thief.port if Lossy.taken in (5, 6) else self.sink_port
             far = socket.create_connection(("127.0.0.1", port))
             for ends in ((near, far), (far, near)):
                 threading.Thread(target=self.copy, args=ends, daemon=True).start()
@@ -289,6 +290,7 @@ def test_a_lost_message_makes_a_run_void(tmp_path):
     assert done.returncode == 1
     void = [run for run in results["runs"] if run["void"]]
     assert len(void) == 1 and len(results["runs"]) == 2  # the next one starts anew, and is right
-    assert "load counted 200 messages, the sink 1" in void[0]["void"]
+    came = re.search(r"load counted 200 messages, the sink (\d+)", void[0]["void"])
+    assert int(came[1]) <= 100
     assert results["summary"]["void"][0]["subject"] == "direct"
     assert "VOID: 4k-100, direct" in done.stdout
