@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of the page of bench/report that are no runs: commit, door, records, handshake, parsers."""
+"""The parts of bench/report's page that are no runs: commit, door, records, handshake, parsers."""
 
 import plots
 from page import absent, figure, h, table
@@ -45,8 +45,9 @@ def commit(results, out):
         if points:
             series.append((hue, label, points))
     counts = sorted({row["sessions"] for row in rows})
-    out.append("<p>4 KiB messages on stable storage, without any SMTP: Postern’s spool, in which one "
-               "write and one flush cover whatever has come meanwhile, against what is usual.</p>")
+    out.append("<p>4 KiB messages on stable storage, without any SMTP: Postern’s spool, in which "
+               "one write and one flush cover whatever has come meanwhile, against what is "
+               "usual.</p>")
     out.append('<div class="plots">' + figure(title, plots.lines(
         series, "sessions, each with one message under way", "messages a second on the disk",
         "messages on stable storage by sessions", log_x=True,
@@ -122,8 +123,8 @@ def records(results, out):
                          row["size"] == size]
                 if found:
                     value = found[0]["ratio"]
-                    picked.append((f"messages of {size // 1024} KiB", "postern-proxy" if size < 65536
-                                   else "postern-queue", label,
+                    picked.append((f"messages of {size // 1024} KiB",
+                                   "postern-proxy" if size < 65536 else "postern-queue", label,
                                    {"median": value, "min": value, "max": value}))
         if picked:
             drawn.append(figure(title, plots.bars(
@@ -134,7 +135,8 @@ def records(results, out):
               h(f"{row.get('record_in')} / {row.get('record_out')}")] for row in rows]
     out.append("<details><summary>All counts</summary>" + table(
         [("ktls in : out", False), ("size", True), ("instructions a message", True),
-         ("for each MiB", True), ("ratio", True), ("records in / out", False)], cells) + "</details>")
+         ("for each MiB", True), ("ratio", True), ("records in / out", False)],
+        cells) + "</details>")
 
 
 def handshake(results, out):
@@ -182,23 +184,25 @@ def parser(results, out):
 READING = """
 <h2>How to read it, and what not to conclude</h2>
 <ul>
-<li><strong>Compare what promises the same.</strong> A proxy’s 250 is the next hop’s own; a queue’s is
-its own promise. That a proxy is faster than a durable queue says nothing about either.</li>
-<li><strong>Ratios travel better than rates.</strong> Client, subject and next hop share the cores of one
-machine here, and the network is loopback. On a machine of its own each subject is faster; processor
-time for 1000 messages says more about what it takes there than messages a second do.</li>
-<li><strong>End to end</strong> is from the first message’s intended start to the newest one’s arrival at
-the next hop. A queue whose mail had not all arrived, or arrived twice or spoiled, makes a run void.</li>
-<li><strong>Whiskers and ± are the whole range</strong> of the repetitions, not an error of the mean. Where
-two ranges overlap, call it a draw.</li>
-<li><strong>Latency of a queue is that of the disk’s flush.</strong> On a disk with a write cache that
-survives a power cut it is many times shorter, for all of those that flush.</li>
+<li><strong>Compare what promises the same.</strong> A proxy’s 250 is the next hop’s own; a queue’s
+is its own promise. That a proxy is faster than a durable queue says nothing about either.</li>
+<li><strong>Ratios travel better than rates.</strong> Client, subject and next hop share the cores
+of one machine here, and the network is loopback. On a machine of its own each subject is faster;
+processor time for 1000 messages says more about what it takes there than messages a second do.</li>
+<li><strong>End to end</strong> is from the first message’s intended start to the newest one’s
+arrival at the next hop. A queue whose mail had not all arrived, or arrived twice or spoiled, makes
+a run void.</li>
+<li><strong>Whiskers and ± are the whole range</strong> of the repetitions, not an error of the
+mean. Where two ranges overlap, call it a draw.</li>
+<li><strong>Latency of a queue is that of the disk’s flush.</strong> On a disk with a write cache
+that survives a power cut it is many times shorter, for all of those that flush.</li>
 <li><strong>nginx’s mail proxy</strong> cannot encrypt towards the next hop, so it does half of the
-cipher’s work; Postfix, Exim and OpenSMTPD do much more than relay, and are asked here for relaying only.</li>
-<li><strong>The direct path</strong> is no relay at all: it is the most that this client, this next hop and
-this machine can do.</li>
-<li><strong>Do not conclude</strong> how any of these does with content filters, local delivery, many
-domains, slow clients across the world, or a queue of a million messages; none of that is measured
-here.</li>
+cipher’s work; Postfix, Exim and OpenSMTPD do much more than relay, and are asked here for relaying
+only.</li>
+<li><strong>The direct path</strong> is no relay at all: it is the most that this client, this next
+hop and this machine can do.</li>
+<li><strong>Do not conclude</strong> how any of these does with content filters, local delivery,
+many domains, slow clients across the world, or a queue of a million messages; none of that is
+measured here.</li>
 </ul>
 """

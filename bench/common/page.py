@@ -26,7 +26,8 @@ body { margin: 0 auto; padding: 1rem; max-width: 74rem; font: 16px/1.5 var(--fon
  color: var(--ink); background: var(--paper); }
 h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem;
  border-bottom: 1px solid var(--lines); } h3 { font-size: 1rem; margin: .8rem 0 .2rem; }
-p, ul { max-width: 46rem; } .note { color: var(--faint); font-size: .875rem; margin: .2rem 0 .6rem; }
+p, ul { max-width: 46rem; }
+.note { color: var(--faint); font-size: .875rem; margin: .2rem 0 .6rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr));
  gap: .5rem 2rem; align-items: start; }
 figure { margin: 0; min-width: 0; } figure svg { width: 100%; height: auto;
@@ -41,9 +42,10 @@ tr.group th { padding-top: 1rem; color: var(--faint); font-weight: 400; font-sty
 .void { color: var(--no); } .missing { color: var(--faint); }
 .alarm { border-left: .3rem solid var(--no); padding: .3rem .8rem; background: var(--soft); }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--link); }
-pre { overflow-x: auto; background: var(--soft); padding: .7rem; font-size: .8rem; line-height: 1.4; }
-.who { white-space: nowrap; } .swatch { display: inline-block; width: .8em; height: .8em; border-radius: .15em;
- margin-right: .45em; }
+pre { overflow-x: auto; background: var(--soft); padding: .7rem; font-size: .8rem;
+ line-height: 1.4; }
+.who { white-space: nowrap; } .swatch { display: inline-block; width: .8em; height: .8em;
+ border-radius: .15em; margin-right: .45em; }
 """
 
 h = html.escape
@@ -125,15 +127,15 @@ class Page:
                              *(h(str(about.get(key) or "-")) for key in
                                ("inbound", "outbound", "record", "version"))])
         self.add("<h2>What was compared, and at what durability</h2>",
-                 "<p>Each subject takes mail from the same client and hands it to the same next hop. "
-                 "They differ in what their “250” promises, so compare first those of one "
+                 "<p>Each subject takes mail from the same client and hands it to the same next "
+                 "hop. They differ in what their “250” promises, so compare first those of one "
                  "kind: a relay that answers with the next hop’s word keeps nothing itself; a "
-                 "durable one has flushed the message to the disk before it answers, as RFC 5321 asks "
-                 "of one that takes mail over; a relaxed one has it in memory that a power cut "
-                 "empties.</p>",
-                 table([("subject", False), ("what its 250 means", False), ("from the client", False),
-                        ("to the next hop", False), ("TLS records", False), ("version", False)],
-                       rows))
+                 "durable one has flushed the message to the disk before it answers, as RFC 5321 "
+                 "asks of one that takes mail over; a relaxed one has it in memory that a power "
+                 "cut empties.</p>",
+                 table([("subject", False), ("what its 250 means", False),
+                        ("from the client", False), ("to the next hop", False),
+                        ("TLS records", False), ("version", False)], rows))
 
     def machine(self):
         there, settings = self.results.get("environment", {}), self.results.get("settings", {})
@@ -162,10 +164,10 @@ class Page:
                     f", spread {percent(noise[key]['spread'])}" if key == "cpu_loop_ms" else ""))])
         self.add("<h2>The machine, and how noisy it was</h2>",
                  table([("", False), ("", False)], rows).replace("wide", "facts", 1),
-                 '<p class="note">Client, subject and next hop share the cores. The loop and the flush '
-                 "are measured before, between and after the repetitions by a program that does "
-                 "nothing else then; their spread is that of the machine, and no difference between "
-                 "subjects that is smaller means anything.</p>")
+                 '<p class="note">Client, subject and next hop share the cores. The loop and the '
+                 "flush are measured before, between and after the repetitions by a program that "
+                 "does nothing else then; their spread is that of the machine, and no difference "
+                 "between subjects that is smaller means anything.</p>")
 
     def throughput(self):
         self.add("<h2>Throughput and processor time, by size of message</h2>",
@@ -177,7 +179,8 @@ class Page:
         for scenario, size in SIZES:
             self.add(self.bars(scenario, "end_to_end_per_second", "messages a second, end to end",
                                f"{size}: throughput"),
-                     self.bars(scenario, "cpu_per_1000", "CPU seconds of the subject for 1000 messages",
+                     self.bars(scenario, "cpu_per_1000",
+                               "CPU seconds of the subject for 1000 messages",
                                f"{size}: processor time", skip=("direct",)))
         self.add("</div>", self.size_table())
         self.add('<h3>One message a connection, and mixed sizes</h3><div class="plots">')
@@ -212,20 +215,20 @@ class Page:
                     figure_text(row.get("pss_kb"), 1 / 1024, False),
                     figure_text(row.get("syscalls_per_message"), 1, False)])
         return table(heads, rows) + '<p class="note">± is (highest − lowest) / median of ' \
-            "the repetitions. CPU s/1000 are seconds for 1000 messages of the subject, then of load and " \
-            "sink. System calls and memory are from a short run of their own, since " \
+            "the repetitions. CPU s/1000 are seconds for 1000 messages of the subject, then of " \
+            "load and sink. System calls and memory are from a short run of their own, since " \
             "counting slows.</p>" if rows else ""
 
     def latency(self):
         self.add("<h2>Latency</h2>",
-                 "<p>From the moment that a message was meant to be sent to the answer that takes it "
-                 "over. What an answer promises differs: see the first table.</p>",
+                 "<p>From the moment that a message was meant to be sent to the answer that takes "
+                 "it over. What an answer promises differs: see the first table.</p>",
                  '<div class="plots">')
         for scenario, title, note in (
                 ("serial", "One session, one message at a time", "Nobody else is there: what one "
                  "message waits for, the flush of the disk included where there is one."),
-                ("open-50", "Open loop at half of each subject’s own rate", "Each is asked for half "
-                 "of what it can do, so the rates differ; see the table of all runs.")):
+                ("open-50", "Open loop at half of each subject’s own rate", "Each is asked for "
+                 "half of what it can do, so the rates differ; see the table of all runs.")):
             series = [(name, self.label(name), self.medians[scenario][name]["latency_curve"])
                       for name in self.names(scenario, "latency_curve")] or self.rough(scenario)
             self.add(figure(title, plots.percentiles(series, h(title)), note) if series else
@@ -247,14 +250,16 @@ class Page:
             row = self.medians[scenario][name]
             series.append((name, self.label(name), [
                 [value, row[key]["median"]] for value, key in
-                ((50, "p50_us"), (90, "p90_us"), (99, "p99_us"), (99.9, "p99_9_us")) if key in row]))
+                ((50, "p50_us"), (90, "p90_us"), (99, "p99_us"), (99.9, "p99_9_us"))
+                if key in row]))
         return series
 
     def sessions(self):
         self.add("<h2>Sessions: many, slow and silent ones</h2>", '<div class="plots">')
         curve = self.summary["sessions"]
         series = [(name, self.label(name), [
-            (count, spread["median"], spread["min"], spread["max"]) for count, spread in curve[name]])
+            (count, spread["median"], spread["min"], spread["max"])
+            for count, spread in curve[name]])
             for name in ordered(self.subjects, curve) if len(curve[name]) > 1]
         if series:
             counts = sorted({point[0] for _, _, points in series for point in points})
@@ -272,7 +277,8 @@ class Page:
                  self.bars("slow-next-hop", "p50_us", "ms that a client waits, median",
                            title + "what the client waits", scale=1e-3),
                  self.bars("idle", "idle_pss_per_session", "KiB a session, proportional set size",
-                           "Memory of an idle session after TLS and EHLO", scale=1 / 1024), "</div>")
+                           "Memory of an idle session after TLS and EHLO", scale=1 / 1024),
+                 "</div>")
         rows = []
         for name in self.names("idle", "idle_pss_per_session"):
             row = self.medians["idle"][name]
@@ -311,7 +317,8 @@ class Page:
             what = "counting" if run.get("counting") else run["repetition"]
             rows.append([h(run["scenario"]), h(run["subject"]), what,
                          h(run.get("durability") or ""), h(run.get("record") or ""),
-                         h(f"{load.get('tls', '')} {load.get('cipher', '')} {load.get('group', '')}"),
+                         h(f"{load.get('tls', '')} {load.get('cipher', '')} "
+                           f"{load.get('group', '')}"),
                          run.get("connections", ""), run.get("messages", ""),
                          *(figure_text(value, scale, False) for value, scale in (
                              (run.get("seconds"), 1), (run.get("end_to_end_per_second"), 1),
@@ -350,10 +357,11 @@ class Page:
         void = self.summary["void"]
         if void:
             self.add('<div class="alarm"><p><strong class="void">'
-                     f"{len(void)} of {len(self.results['runs'])} runs are void.</strong> They count "
-                     "for nothing below.</p><ul>", *(
+                     f"{len(void)} of {len(self.results['runs'])} runs are void.</strong> They "
+                     "count for nothing below.</p><ul>", *(
                          f"<li>{h(row['scenario'])}, {h(row['subject'])}, repetition "
-                         f"{row['repetition']}: {h(row['why'])}</li>" for row in void), "</ul></div>")
+                         f"{row['repetition']}: {h(row['why'])}</li>" for row in void),
+                     "</ul></div>")
 
     def text(self):
         title = "Postern: what a relay costs, measured"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What bench/run.py measures beside its runs: single parts of the relay, each by its own program.
 
-Each part is one or more entries of "curves" in the results: {"rows": [...]}, or {"missing": why} where
-it cannot run here. A part that fails is missing, too, with what it said.
+Each part is one or more entries of "curves" in the results: {"rows": [...]}, or {"missing": why}
+where it cannot run here. A part that fails is missing, too, with what it said.
 """
 
 import json

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plots of bench/report: SVG texts that take their colours and fonts from the page.
 
-Colours are placeholders while matplotlib draws and become CSS variables afterwards, so one plot serves
-a light and a dark page. Text stays text. Bars begin at zero; whiskers are the lowest and highest of
-the repetitions; every line and bar is labelled where it is.
+Colours are placeholders while matplotlib draws and become CSS variables afterwards, so one plot
+serves a light and a dark page. Text stays text. Bars begin at zero; whiskers are the lowest and
+highest of the repetitions; every line and bar is labelled where it is.
 """
 
 import io
@@ -38,7 +38,7 @@ count = 0  # of figures so far, for names that are the page's own
 
 
 def svg(figure, what):
-    """The figure as the text of one svg element; what it shows is said for those who do not see it."""
+    """The figure as the text of one svg element; what it shows is said for who does not see it."""
     global count  # pylint: disable=global-statement
     count += 1
     out = io.StringIO()

@@ -62,7 +62,8 @@ def summarise_refusals(refusals):
 
 def print_refusals(summary, prefixes):
     print(f"\nRefusals, one client, a list of {prefixes} prefixes:")
-    print(f"{'':28} {'refused/s':>9} {'spread':>6} {'CPU us':>7} {'relay':>7} {'client, kernel':>14}")
+    print(f"{'':28} {'refused/s':>9} {'spread':>6} {'CPU us':>7} {'relay':>7} "
+          f"{'client, kernel':>14}")
     for way, label in (("kernel", "at the door"), ("relay", "accepted and closed")):
         line = summary[way]
         print(f"{label:28} {line['per_second']:9.0f} {line['spread'] * 100:5.0f}% "

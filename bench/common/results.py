@@ -20,7 +20,8 @@ def text_of(data):
             lines = ",\n".join("  " + compact(entry) for entry in value)
             fields.append(f' "{name}": [\n{lines}\n ]' if value else f' "{name}": []')
         elif isinstance(value, dict) and name in ("subjects", "curves", "summary"):
-            lines = ",\n".join(f"  {compact(key)}: {compact(entry)}" for key, entry in value.items())
+            lines = ",\n".join(f"  {compact(key)}: {compact(entry)}"
+                               for key, entry in value.items())
             fields.append(f' "{name}": {{\n{lines}\n }}' if value else f' "{name}": {{}}')
         else:
             fields.append(f" {compact(name)}: {compact(value)}")
