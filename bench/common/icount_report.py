@@ -85,7 +85,8 @@ def print_leg(each, title, names):
             cells += f"{relay:13.0f} {relay / base:6.3f} {relay * MIB / size:12.0f}"
         cost = hand_over(each, name, "in" if name.endswith(":off") else "out")
         text = ""
-        if cost is not None and name not in ("off:off", "on:on", "auto:auto", "auto:off", "off:auto"):
+        if cost is not None and name not in ("off:off", "on:on", "auto:auto", "auto:off",
+                                             "off:auto"):
             pays = f"{cost[0] / cost[1]:.1f}" if cost[1] > 0 else "never"
             text = f"{cost[0]:11.0f}  {pays:>26}"
         records = each[(name, "bulk", sizes[-1])][2:]
@@ -107,7 +108,8 @@ def main():
           "without the handshake")
     for title, names in LEGS:
         print_leg(each, title, names)
-    print("\na message of 4 KiB in short sessions, with its part of the handshake: instructions, ratio\n"
+    print("\na message of 4 KiB in short sessions, with its part of the handshake: instructions, "
+          "ratio\n"
           "in: a client's session each; ten: ten to one; out: a session with the next hop each")
     for (name, kind, size), values in each.items():
         if kind != "bulk":

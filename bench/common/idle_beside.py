@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Idle sessions beside load: what they weigh, and whether the others feel them.
 
-Load alone, then the sessions are opened, then the same load beside them, then they are asked whether
-they live, and load alone again: so a machine that drifts meets both sides.
+Load alone, then the sessions are opened, then the same load beside them, then they are asked
+whether they live, and load alone again: so a machine that drifts meets both sides.
 """
 
 import json
@@ -64,8 +64,8 @@ class Idle:
 
 def measure_idle(station, sessions, connections, seconds, drain_seconds):
     """A row of the results; "idle" has the figures."""
-    options = ["--connections", connections, "--messages-per-connection", 100, "--size", "4k", "--messages",
-               100000000]
+    options = ["--connections", connections, "--messages-per-connection", 100, "--size", "4k",
+               "--messages", 100000000]
 
     def rates(count):
         rows = [measure(station, options, seconds, drain_seconds) for _ in range(count)]

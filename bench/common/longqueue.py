@@ -38,8 +38,12 @@ transport {{
 	queue-glitch-retry-count = 15
 	delay-notification-timeout = "{delay}"
 }}
-receive-connector "to-dead" {{ bindings = {{"127.0.0.1:{ports[0]}"}} {receive} send-connector = "dead" }}
-receive-connector "to-living" {{ bindings = {{"127.0.0.1:{ports[1]}"}} {receive} send-connector = "living" }}
+receive-connector "to-dead" {{
+	bindings = {{"127.0.0.1:{ports[0]}"}} {receive} send-connector = "dead"
+}}
+receive-connector "to-living" {{
+	bindings = {{"127.0.0.1:{ports[1]}"}} {receive} send-connector = "living"
+}}
 send-connector "dead" {{ smart-hosts = {{"127.0.0.1:{ports[2]}"}} tls-auth-level = none }}
 send-connector "living" {{ smart-hosts = {{"127.0.0.1:{ports[3]}"}} tls-auth-level = none }}
 send-connector "more" {{ address-spaces = {{"{space}"}} }}
@@ -185,9 +189,10 @@ class Relay:
 
     def write(self, delay="4h", space="more.test"):
         options = self.options
+        spool_gb = max(1, options.messages * (options.size + 5120) * 2 >> 30)
         self.config.write_text(CONFIG.format(
             folder=self.folder, spool=options.spool, ports=self.ports, receive=RECEIVE,
-            space=space, delay=delay, spool_gb=max(1, options.messages * (options.size + 5120) * 2 >> 30),
+            space=space, delay=delay, spool_gb=spool_gb,
             queue_max=options.messages + options.trips * 20 + 1000))
 
     def log_count(self, name):

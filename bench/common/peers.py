@@ -167,12 +167,12 @@ class OpenSmtpd(Peer):
     load_options = ("--no-pipelining",)
     best_connections = 4
     notes = ("20 connections to the next hop at a time, without a delay between them (defaults: "
-             "5, with seconds in between), kept open, 1 000 messages each; with 100, tried once, it "
-             "delivered no faster. The scheduler hands out all it has. Names come from the hosts file, not"
-             " from DNS. It takes no pipelined commands, and its backlog of 5 connections is "
-             "compiled in: more clients that connect at once wait a second or more for their "
-             "second attempt. It never flushes a message before its 250: what it promises is the "
-             "page cache's.")
+             "5, with seconds in between), kept open, 1 000 messages each; with 100, tried once, "
+             "it delivered no faster. The scheduler hands out all it has. Names come from the "
+             "hosts file, not from DNS. It takes no pipelined commands, and its backlog of 5 "
+             "connections is compiled in: more clients that connect at once wait a second or more "
+             "for their second attempt. It never flushes a message before its 250: what it "
+             "promises is the page cache's.")
 
     def ask_version(self):
         return self.ask("--packages", "bench", "smtpd", "-h").splitlines()[0].split(": ")[-1]
@@ -204,8 +204,8 @@ class Nginx(Peer):
              "hop it speaks in clear text, so it encrypts one leg only. It leaves Nagle's "
              "algorithm on, so that a message waits about 40 ms for an acknowledgement: its rate"
              " is that of its sessions, and it needs hundreds to be busy. One worker: on two "
-             "cores that load and sink share, a second, tried once, made it slower. It logs errors only, as "
-             "by default.")
+             "cores that load and sink share, a second, tried once, made it slower. It logs "
+             "errors only, as by default.")
 
     def ask_version(self):
         return self.ask("--packages", "bench", "nginx", "-v").splitlines()[-1].split(": ")[-1]

@@ -4,9 +4,9 @@
 
     profile.py [--json NAME] [--top N] COUNT FILE
 
-COUNT is how many handshakes FILE is about. Each instruction belongs to the nearest function above it
-(itself included) that names a group; where a function has several callers, its own instructions are
-divided among them as callgrind divides the inclusive ones. So the groups add up to all.
+COUNT is how many handshakes FILE is about. Each instruction belongs to the nearest function above
+it (itself included) that names a group; where a function has several callers, its own instructions
+are divided among them as callgrind divides the inclusive ones. So the groups add up to all.
 Libraries without debugging symbols have the names of their exported functions only, which are
 enough: what is called by these alone counts for them.
 """
@@ -45,8 +45,8 @@ GROUPS = (
     ("transcript", r"EVP_Digest(Init|Update|Final).*|EVP_MD_CTX_copy.*|EVP_Digest|EVP_MD_CTX_.*"),
     ("records", r"EVP_(Cipher|Encrypt|Decrypt)(Init|Update|Final)?(_ex2?)?|EVP_CIPHER_CTX_.*"),
     ("random", r"RAND_(priv_)?bytes.*|EVP_RAND_.*"),
-    ("objects made and freed", r"SSL_(new|free|clear|CTX_.*|dup.*)|BIO_(new|free.*|up_ref)|X509_free"
-                               r"|SSL_SESSION_free"),
+    ("objects made and freed", r"SSL_(new|free|clear|CTX_.*|dup.*)|BIO_(new|free.*|up_ref)"
+                               r"|X509_free|SSL_SESSION_free"),
 )
 OTHER = "other OpenSSL and libc"
 COMPILED = [(name, re.compile("(?:" + rule + r")(?:'\d+)?\Z")) for name, rule in GROUPS]

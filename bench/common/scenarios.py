@@ -63,7 +63,8 @@ class Scenario:
 def sessions(count, full_only=False, repetitions=1):
     return Scenario(f"sessions-{count}", f"4 KiB, {count} sessions at a time",
                     "How the rate grows with the number of clients that send at once.",
-                    FEW, connections=count, weight=0.7, repetitions=repetitions, full_only=full_only)
+                    FEW, connections=count, weight=0.7, repetitions=repetitions,
+                    full_only=full_only)
 
 
 SCENARIOS = [

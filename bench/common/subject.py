@@ -53,7 +53,8 @@ def wait_until(true, seconds, what):
 class Subject:
     """One subject that runs, or will. Options are words for all: workers (1), ktls ("off"), variant
     ("release"), sessions (5000: so many may be open at a time), per_connection (unlimited:
-    messages of one connection to the next hop), processes (of a server that has one for each session: 130)."""
+    messages of one connection to the next hop), processes (of a server that has one for each
+    session: 130)."""
 
     title = version = durability = inbound = outbound = record = notes = ""
     stores = False

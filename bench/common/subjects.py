@@ -9,10 +9,11 @@
     subject.stop()
 
 Certificates are those of tests/pki.sh: the client and the next hop are treyresearch.test, the relay
-is adatum.test. What is as a reader should know it: .title, .version, .durability, .inbound, .outbound,
-.record, .settings (by file name, after start), .notes; .stores says that it answers before the next
-hop has the mail; .best_connections, .load_options and the certificate's .server_name and .server_ca
-are for the client. Cannot is raised, with the reason, where a subject cannot run.
+is adatum.test. What is as a reader should know it: .title, .version, .durability, .inbound,
+.outbound, .record, .settings (by file name, after start), .notes; .stores says that it answers
+before the next hop has the mail; .best_connections, .load_options and the certificate's
+.server_name and .server_ca are for the client. Cannot is raised, with the reason, where a subject
+cannot run.
 
 subjects.py --self-test [NAME]...: does each do what it says? Exit: 0, 1, 77 if none could run here.
 """

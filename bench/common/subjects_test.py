@@ -3,8 +3,8 @@
 
 It starts, takes 20 messages over mutual TLS, and within a limit the sink has all of them, whole,
 over TLS with a client certificate if the subject says so, and in clear text if it says that. A
-client without a certificate gets nothing through. What is counted of it is there. It ends, and leaves no
-process."""
+client without a certificate gets nothing through. What is counted of it is there. It ends, and
+leaves no process."""
 
 import contextlib
 import json
@@ -42,8 +42,9 @@ class Sink:
         with open(self.path, "w", encoding="ascii") as out:
             # pylint: disable-next=consider-using-with
             self.process = subprocess.Popen(
-                [program("postern-sink"), "--listen", "127.0.0.1:0", "--verify", "--client-ca", both,
-                 "--tls-cert", f"{pki}/treyresearch.pem", "--tls-key", f"{pki}/treyresearch.key"],
+                [program("postern-sink"), "--listen", "127.0.0.1:0", "--verify", "--client-ca",
+                 both, "--tls-cert", f"{pki}/treyresearch.pem", "--tls-key",
+                 f"{pki}/treyresearch.key"],
                 stdout=out, stdin=subprocess.DEVNULL)
         wait_until(self.lines, 10, "no sink")
         self.port = int(self.lines()[0].rsplit(":", 1)[1])

@@ -4,8 +4,9 @@
 
 Stands in for Postfix where the demo cannot run one: without root, and in User-Mode Linux. STARTTLS
 is demanded, and a certificate from CLIENT-CA with it; whatever is sent then goes to
-MAILDIR/USER@DOMAIN/new, but for nobody@DOMAIN, who is refused. With "-" for the three files there is no STARTTLS. One line on standard
-output for each command, handshake and message. Ends with SIGTERM.
+MAILDIR/USER@DOMAIN/new, but for nobody@DOMAIN, who is refused. With "-" for the three files there
+is no STARTTLS. One line on standard output for each command, handshake and message. Ends with
+SIGTERM.
 """
 
 import os

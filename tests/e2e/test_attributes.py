@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attributes of connectors (EXCHANGE 2.5 and 3.2) that no row of the table asks for: what each does."""
+"""Attributes of connectors (EXCHANGE 2.5 and 3.2) that no row of the table asks for."""
 
 from conftest import free_port, wait_for
 from lab import (certificate, inside, lab, receive, send,  # noqa: F401

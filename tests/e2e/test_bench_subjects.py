@@ -13,8 +13,9 @@ from conftest import ROOT
 DOWNLOADED = os.path.exists(os.path.join(ROOT, "build", "peers", ".stamp-bench"))
 
 
-@pytest.mark.parametrize("name", ["direct", "postern-proxy", "postern-queue", "postern-queue-relaxed",
-                                  "postfix", "exim", "opensmtpd", "nginx"])
+@pytest.mark.parametrize("name", ["direct", "postern-proxy", "postern-queue",
+                                  "postern-queue-relaxed", "postfix", "exim", "opensmtpd",
+                                  "nginx"])
 def test_subject(name):
     if name in ("opensmtpd", "nginx") and not DOWNLOADED:
         pytest.skip("not downloaded: tests/peers/setup.sh bench")

@@ -286,8 +286,8 @@ def test_import_reads_every_form(store, authority, form):
     elif form.startswith("p12"):
         legacy = ["-legacy"] if form == "p12-legacy" else []
         word = "" if form == "p12-empty" else "geheim"
-        openssl("pkcs12", "-export", *legacy, "-in", certificate, "-inkey", key, "-certfile", middle,
-                "-passout", "pass:" + word, "-out", file)
+        openssl("pkcs12", "-export", *legacy, "-in", certificate, "-inkey", key, "-certfile",
+                middle, "-passout", "pass:" + word, "-out", file)
         arguments += [] if form == "p12-empty" else ["--password-file", password]
     elif form == "p7-pem":
         openssl("crl2pkcs7", "-nocrl", "-certfile", certificate, "-certfile", middle, "-out", file)
@@ -313,7 +313,8 @@ def refusal(authority, store, case):
                                          else {"digest": "sha1"} if case == "sha1" else {}))
     other = authority.leaf("other", "mx.lab.test")[1]
     p12 = store.tmp / "p12"
-    openssl("pkcs12", "-export", "-in", certificate, "-inkey", key, "-passout", "pass:x", "-out", p12)
+    openssl("pkcs12", "-export", "-in", certificate, "-inkey", key, "-passout", "pass:x", "-out",
+            p12)
     return {
         "expired": ([certificate, "--key", key], 1, "has expired at"),
         "weak": ([certificate, "--key", key], 1, "too weak"),
@@ -593,7 +594,8 @@ def test_verify_depth_counts_intermediates(store, authority):
     strangers = "".join(authority.leaf(f"s{i}", f"s{i}.test")[0].read_text() for i in range(3))
     chain = store.file("chain", leaf.read_text() + strangers +
                        (authority.folder / "int.crt").read_text())
-    arguments = ["--chain", chain, "--anchors", authority.folder / "root.crt", "--purpose", "client"]
+    arguments = ["--chain", chain, "--anchors", authority.folder / "root.crt", "--purpose",
+                 "client"]
     assert verify(store, *arguments)[0] == "Valid"
     assert verify(store, *arguments, "--depth", "1")[0] == "Valid"
     assert verify(store, *arguments, "--depth", "0", status=1)[0] != "Valid"
@@ -793,7 +795,8 @@ def test_out_may_be_a_device(store):
     ["cert", "verify", "--chain", "x", "--anchors", "y"],
     ["cert", "verify", "--chain", "x", "--purpose", "client"],
     ["cert", "verify", "--chain", "x", "--anchors", "y", "--purpose", "both"],
-    ["cert", "verify", "--chain", "x", "--anchors", "y", "--purpose", "client", "--revocation", "x"],
+    ["cert", "verify", "--chain", "x", "--anchors", "y", "--purpose", "client", "--revocation",
+     "x"],
     ["cert", "verify", "--chain", "x", "--anchors", "y", "--purpose", "client", "--depth", "-1"],
 ])
 def test_wrong_usage_is_2_and_says_so(store, arguments):

@@ -166,7 +166,7 @@ def test_the_header_names_the_client(lab, how, version):
 
 @pytest.mark.parametrize("how", ["proxy-v1", "proxy-v2", "xclient"])
 def test_no_session_is_ever_anothers(lab, how):
-    """Interleaved clients, several messages each: every message came by its own client's session."""
+    """Interleaved clients, several messages each: each came by its own client's session."""
     hop = Hop(proxy=how != "xclient", how="clear", keywords=BASE + XCLIENT)
     relay = through(lab, how, hop)
     clients = [Client(relay.port, source=f"127.0.0.{10 + i}") for i in range(6)]

@@ -31,7 +31,8 @@ class HAProxy:
         lines = ["global", "  log stderr local0", "defaults", "  mode tcp",
                  "  timeout connect 10s", "  timeout client 60s", "  timeout server 60s"]
         for number, (bind, server) in enumerate(listens):
-            lines += [f"listen l{number}", f"  bind 127.0.0.1:{bind} {accepts}", f"  server s {server}"]
+            lines += [f"listen l{number}", f"  bind 127.0.0.1:{bind} {accepts}",
+                      f"  server s {server}"]
         config.write_text("\n".join(lines) + "\n")
         with open(folder / "haproxy.log", "wb") as log:
             self.process = subprocess.Popen(
@@ -103,7 +104,7 @@ def test_tls_passes_through_haproxy(lab, words, tls):
 @needs_haproxy
 @pytest.mark.parametrize("words", ["send-proxy check-send-proxy", "send-proxy-v2 check-send-proxy"])
 def test_health_checks_of_haproxy(lab, words):
-    """The balancer speaks for itself: served if its address is, and else refused, but no mistake."""
+    """The balancer speaks for itself: served if its address is, else refused, but no mistake."""
     port, front = free_port(), free_port()
     relay = lab.relay(transport(), receive("edge", port, **{
         "proxy-balancers": [BALANCER], "remote-ip-ranges": [CLIENT, BALANCER]}), inside(1))

@@ -29,45 +29,47 @@ LEVELS = ["none", "opportunistic", "encryption-only", "certificate-validation",
 
 # Pinned are the keys of good, expired and self-signed: a fingerprint looks at nothing else.
 INBOUND = """
-                none  opport encrypt certificate       domain            fingerprint      secure
-good            clear tls   tls      tls               tls               tls              tls
-expired         clear tls   tls      Expired           Expired           tls              Expired
-not-yet-valid   clear tls   tls      NotYetValid       NotYetValid       PinMismatch      NotYetValid
-self-signed     clear tls   tls      UntrustedRoot     UntrustedRoot     tls              UntrustedRoot
-other-ca        clear tls   tls      UntrustedRoot     UntrustedRoot     PinMismatch      UntrustedRoot
-wrong-name      clear tls   tls      tls               SubjectMismatch   PinMismatch      SubjectMismatch
-wildcard        clear tls   tls      tls               SubjectMismatch   PinMismatch      tls
-cn-only         clear tls   tls      tls               SubjectMismatch   PinMismatch      SubjectMismatch
-revoked         clear tls   tls      Revoked           Revoked           PinMismatch      Revoked
-crl-unreachable clear tls   tls      RevocationUnknown RevocationUnknown PinMismatch      RevocationUnknown
-wrong-eku       clear tls   tls      BadUsage          BadUsage          PinMismatch      BadUsage
-weak-key        clear tls   tls      WeakKey           WeakKey           PinMismatch      WeakKey
-no-certificate  clear tls   tls      EmptyCertificate  EmptyCertificate  EmptyCertificate EmptyCertificate
-no-starttls     clear clear starttls starttls          starttls          starttls         starttls
-stripped        clear clear starttls starttls          starttls          starttls         starttls
-broken          clear clear starttls starttls          starttls          starttls         starttls
+                none  opport encrypt  certificate   domain          fingerprint secure
+good            clear tls    tls      tls           tls             tls         tls
+expired         clear tls    tls      Expired       Expired         tls         Expired
+not-yet-valid   clear tls    tls      NotYetValid   NotYetValid     PinMismatch NotYetValid
+self-signed     clear tls    tls      UntrustedRoot UntrustedRoot   tls         UntrustedRoot
+other-ca        clear tls    tls      UntrustedRoot UntrustedRoot   PinMismatch UntrustedRoot
+wrong-name      clear tls    tls      tls           SubjectMismatch PinMismatch SubjectMismatch
+wildcard        clear tls    tls      tls           SubjectMismatch PinMismatch tls
+cn-only         clear tls    tls      tls           SubjectMismatch PinMismatch SubjectMismatch
+revoked         clear tls    tls      Revoked       Revoked         PinMismatch Revoked
+crl-unreachable clear tls    tls      Unknown       Unknown         PinMismatch Unknown
+wrong-eku       clear tls    tls      BadUsage      BadUsage        PinMismatch BadUsage
+weak-key        clear tls    tls      WeakKey       WeakKey         PinMismatch WeakKey
+no-certificate  clear tls    tls      Empty         Empty           Empty       Empty
+no-starttls     clear clear  starttls starttls      starttls        starttls    starttls
+stripped        clear clear  starttls starttls      starttls        starttls    starttls
+broken          clear clear  starttls starttls      starttls        starttls    starttls
 """
 
 # A server without a certificate can offer anonymous ciphers only, which we never do.
 OUTBOUND = """
-                none  opport  encrypt   certificate       domain            fingerprint secure
-good            clear tls     tls       tls               tls               tls         tls
-expired         clear tls     tls       Expired           Expired           tls         Expired
-not-yet-valid   clear tls     tls       NotYetValid       NotYetValid       PinMismatch NotYetValid
-self-signed     clear tls     tls       UntrustedRoot     UntrustedRoot     tls         UntrustedRoot
-other-ca        clear tls     tls       UntrustedRoot     UntrustedRoot     PinMismatch UntrustedRoot
-wrong-name      clear tls     tls       tls               SubjectMismatch   PinMismatch SubjectMismatch
-wildcard        clear tls     tls       tls               SubjectMismatch   PinMismatch tls
-cn-only         clear tls     tls       tls               SubjectMismatch   PinMismatch SubjectMismatch
-revoked         clear tls     tls       Revoked           Revoked           PinMismatch Revoked
-crl-unreachable clear tls     tls       RevocationUnknown RevocationUnknown PinMismatch RevocationUnknown
-wrong-eku       clear tls     tls       BadUsage          BadUsage          PinMismatch BadUsage
-weak-key        clear tls     tls       WeakKey           WeakKey           PinMismatch WeakKey
-no-certificate  clear retried handshake handshake         handshake         handshake   handshake
-no-starttls     clear clear   starttls  starttls          starttls          starttls    starttls
-stripped        clear clear   starttls  starttls          starttls          starttls    starttls
-broken          clear retried handshake handshake         handshake         handshake   handshake
+                none  opport  encrypt   certificate   domain          fingerprint secure
+good            clear tls     tls       tls           tls             tls         tls
+expired         clear tls     tls       Expired       Expired         tls         Expired
+not-yet-valid   clear tls     tls       NotYetValid   NotYetValid     PinMismatch NotYetValid
+self-signed     clear tls     tls       UntrustedRoot UntrustedRoot   tls         UntrustedRoot
+other-ca        clear tls     tls       UntrustedRoot UntrustedRoot   PinMismatch UntrustedRoot
+wrong-name      clear tls     tls       tls           SubjectMismatch PinMismatch SubjectMismatch
+wildcard        clear tls     tls       tls           SubjectMismatch PinMismatch tls
+cn-only         clear tls     tls       tls           SubjectMismatch PinMismatch SubjectMismatch
+revoked         clear tls     tls       Revoked       Revoked         PinMismatch Revoked
+crl-unreachable clear tls     tls       Unknown       Unknown         PinMismatch Unknown
+wrong-eku       clear tls     tls       BadUsage      BadUsage        PinMismatch BadUsage
+weak-key        clear tls     tls       WeakKey       WeakKey         PinMismatch WeakKey
+no-certificate  clear retried handshake handshake     handshake       handshake   handshake
+no-starttls     clear clear   starttls  starttls      starttls        starttls    starttls
+stripped        clear clear   starttls  starttls      starttls        starttls    starttls
+broken          clear retried handshake handshake     handshake       handshake   handshake
 """
+
+SHORT = {"Empty": "EmptyCertificate", "Unknown": "RevocationUnknown"}
 
 LEAFS = {"good": "treyresearch", "expired": "treyresearch-expired",
          "not-yet-valid": "treyresearch-future", "self-signed": "treyresearch-self",
@@ -84,7 +86,7 @@ def cells(table):
     for line in table.strip().splitlines()[1:]:
         peer, *words = line.split()
         assert len(words) == len(LEVELS), line
-        yield from ((peer, level, word) for level, word in zip(LEVELS, words))
+        yield from ((peer, level, SHORT.get(word, word)) for level, word in zip(LEVELS, words))
 
 
 def address(level, peer=None):

@@ -234,7 +234,8 @@ def test_queue_digest(desk, relay):
      "adatum.com: suspended: nothing departs until queue resume\n"),
     (("resume", "adatum.com"), {"command": "queue-resume"}, "adatum.com: resumed\n"),
     (("redirect", "adatum.com", "--to", "Smart host"),
-     {"command": "queue-redirect", "to": "Smart host"}, "adatum.com: its messages are redirected\n"),
+     {"command": "queue-redirect", "to": "Smart host"},
+     "adatum.com: its messages are redirected\n"),
 ])
 def test_queue_changes(desk, relay, arguments, request_, words):
     _, text = desk.run("queue", *arguments, check=0)

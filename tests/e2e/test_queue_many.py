@@ -57,9 +57,9 @@ class Queues:
 
     def load(self):
         done = subprocess.run(
-            [BENCH / "postern-load", "--connect", f"127.0.0.1:{self.ports['in-dead']}", "--plain", "--size",
-             "512", "--messages", str(COUNT), "--connections", "32", "--messages-per-connection",
-             "1000", "--seconds", str(PATIENCE * 3), "--json"],
+            [BENCH / "postern-load", "--connect", f"127.0.0.1:{self.ports['in-dead']}", "--plain",
+             "--size", "512", "--messages", str(COUNT), "--connections", "32",
+             "--messages-per-connection", "1000", "--seconds", str(PATIENCE * 3), "--json"],
             capture_output=True, text=True, timeout=PATIENCE * 4, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert json.loads(done.stdout)["messages"] == COUNT
@@ -110,8 +110,9 @@ def give_commands(queues, end):
 
 def take_all(queues):
     """The dead next hop comes to life; what it counts when all is there."""
-    sink = subprocess.Popen([BENCH / "postern-sink", "--listen", f"127.0.0.1:{queues.ports['dead']}",
-                             "--verify"], stdout=subprocess.PIPE, text=True)
+    sink = subprocess.Popen(
+        [BENCH / "postern-sink", "--listen", f"127.0.0.1:{queues.ports['dead']}", "--verify"],
+        stdout=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: queues.waiting() == 0, "empty queue", PATIENCE * 3)
     finally:

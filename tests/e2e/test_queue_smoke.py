@@ -265,7 +265,8 @@ def test_chunks_and_binary_text_come_out_as_they_went_in(lab):
     hop = lab.server(how="clear")
     relay, port = queue_relay(lab, hop.port)
     client = lab.opened(port, tls=False)
-    text = b"Subject: binary\r\n\r\n" + bytes(range(256)) * 40 + b"\n.\n\r\n.\r\nend without a line end"
+    text = (b"Subject: binary\r\n\r\n" + bytes(range(256)) * 40 +
+            b"\n.\n\r\n.\r\nend without a line end")
     assert client.say("MAIL FROM:<a@treyresearch.test> BODY=BINARYMIME").startswith("250")
     assert client.say("RCPT TO:<b@adatum.test>").startswith("250")
     for start in range(0, len(text), 3000):

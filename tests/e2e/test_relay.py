@@ -83,7 +83,8 @@ def test_version_lists_what_the_kernel_can_do():
 def test_check_names_file_line_and_remedy(tmp_path, pki):
     config = tmp_path / "bad.conf"
     config.write_text(proxy_config(2525, 2526, pki).replace("tls = starttls", "tls = sometimes"))
-    result = subprocess.run([BINARY, "--check", config], capture_output=True, text=True, check=False)
+    result = subprocess.run([BINARY, "--check", config], capture_output=True, text=True,
+                            check=False)
     assert result.returncode == 2
     assert f"{config}:7: " in result.stderr and "expected" in result.stderr
 
@@ -91,7 +92,8 @@ def test_check_names_file_line_and_remedy(tmp_path, pki):
 def test_check_finds_a_key_that_does_not_fit(tmp_path, pki):
     config = tmp_path / "bad.conf"
     config.write_text(proxy_config(2525, 2526, pki).replace("adatum.key", "other.key"))
-    result = subprocess.run([BINARY, "--check", config], capture_output=True, text=True, check=False)
+    result = subprocess.run([BINARY, "--check", config], capture_output=True, text=True,
+                            check=False)
     assert result.returncode == 2 and "other.key" in result.stderr
 
 
@@ -261,7 +263,8 @@ def test_descriptors_and_memory_stay_flat(start, pki):
         descriptors_end, memory_end = send(SESSIONS - 2 * (SESSIONS // 10))
         stats = relay.stats()
         assert stats["messages"] == SESSIONS <= stats["sessions"], stats
-        assert descriptors_end <= descriptors + 20, "16 clients and 16 next-hop sessions come and go"
+        # 16 clients and 16 sessions with the next hop come and go.
+        assert descriptors_end <= descriptors + 20
         print(f"resident {memory} KiB after {SESSIONS // 5} sessions, {memory_end} KiB after all")
         # A byte lost in each session would be a tenth of this.
         sanitized = os.environ.get("VARIANT", "release") != "release"

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from conftest import free_port, wait_for
-from lab import BODY, PKI, Server, inside, lab, partner, section, send, transport, until  # noqa: F401
+from lab import (BODY, PKI, Server, inside, lab, partner, section, send,  # noqa: F401
+                 transport, until)
 from lab import receive as door
 from lab_pki import now
 from test_outbound import Near, events, routed, talk, two

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows 38 and 39: the protocol log of deliveries from the queue, its rotation, and what it says of TLS.
+"""Rows 38 and 39: the protocol log of deliveries from the queue, its rotation, and TLS in it.
 
 Row 38 of a proxy is in test_protolog.py, whose parser reads all of it.
 """

@@ -118,9 +118,11 @@ class Spool:
         extents.append(first.body(0xA1, len(self.PIECES[0]), self.PIECES[1]))
         first.flush()
         self.message_at = first.message(
-            0xA1, self.PIECES[2], extents, body=2, ret=b"HDRS", envid=b"QQ1", subject=b"h\xe4 \"x\"",
+            0xA1, self.PIECES[2], extents, body=2, ret=b"HDRS", envid=b"QQ1",
+            subject=b"h\xe4 \"x\"",
             rcpts=((OPEN, b"<b@adatum.example>", b"NEVER", b"rfc822;b@adatum.example"),
-                   (OPEN, b"<c@adatum.example>", b"", b""), (OPEN, b"<d@adatum.example>", b"", b"")))
+                   (OPEN, b"<c@adatum.example>", b"", b""),
+                   (OPEN, b"<d@adatum.example>", b"", b"")))
         first.flush()
         first.add(SEAL, 0)
         first.save("000002.seg")

@@ -431,7 +431,7 @@ def test_byte_by_byte(echo, version):
 
 @pytest.mark.parametrize("version", BOTH)
 def test_data_behind_finished(echo, version):
-    """Text in the same segment as Finished (as a client that does not wait for tickets sends it)."""
+    """Text in the same segment as Finished, as a client that waits for no tickets sends it."""
     with Peer(echo, client(version), begin=False) as peer:
         while True:
             try:
@@ -546,7 +546,8 @@ INJECTED = {
     "too long": (bytes.fromhex("170303ffff") + bytes(1000), None),
     "no type": (bytes.fromhex("6303030001") + bytes(1), None),
     "plaintext alert": (bytes.fromhex("15030300020100"), "SSLV3_ALERT_UNEXPECTED_MESSAGE"),
-    "plaintext handshake": (bytes.fromhex("1603030004") + bytes(4), "SSLV3_ALERT_UNEXPECTED_MESSAGE"),
+    "plaintext handshake": (bytes.fromhex("1603030004") + bytes(4),
+                            "SSLV3_ALERT_UNEXPECTED_MESSAGE"),
     "change cipher spec": (bytes.fromhex("140303000101"), "SSLV3_ALERT_UNEXPECTED_MESSAGE"),
     "http in clear": (b"GET / HTTP/1.1\r\n\r\n", None),
 }

@@ -14,7 +14,8 @@
 #   - a header opens with a comment that says what the module is
 #   - a ->state is assigned in the function of its module that is named _enter, _open or _init only
 #
-# And: no bare TODO or FIXME in scripts; each of policy/examples/ is loaded by a test.
+# And: lines of Python of 100 columns at the most; no bare TODO or FIXME in scripts; each of
+# policy/examples/ is loaded by a test.
 #
 # Each finding is a line "file:line: what". Exit: 0 none, 1 some.
 #
@@ -34,6 +35,21 @@ assign='
 '
 
 # shellcheck disable=SC2016 # for awk to expand
+columns='
+	function bad(what) {
+		printf "%s:%d: %s\n", FILENAME, FNR, what
+	}
+	function width(line,   i, columns) {
+		if (length(line) <= 12)
+			return 0
+		for (i = 1; i <= length(line); i++)
+			columns += substr(line, i, 1) == "\t" ? 8 - columns % 8 : \
+				substr(line, i, 1) ~ /[\200-\277]/ ? 0 : 1
+		return columns
+	}
+	width($0) > 100 { bad("a line of " width($0) " columns, at most 100") }
+'
+# shellcheck disable=SC2016 # for awk to expand
 rules='
 	# How far to the right a folder stands; 9: it may include all, and nothing includes it.
 	function rank(path) {
@@ -50,9 +66,6 @@ rules='
 		if (path ~ /^relay\/[^\/]+$/) return 6
 		return -1
 	}
-	function bad(what) {
-		printf "%s:%d: %s\n", FILENAME, FNR, what
-	}
 	function listed(list) {
 		return index(list, "\n" FILENAME ":" name "\n") > 0
 	}
@@ -60,14 +73,6 @@ rules='
 	function library(what, header, files) {
 		if ($0 ~ "^#[ \t]*include <" header && FILENAME !~ files && rank(FILENAME) != 9)
 			bad(what " is included by its own files only: " files)
-	}
-	function width(line,   i, columns) {
-		if (length(line) <= 12)
-			return 0
-		for (i = 1; i <= length(line); i++)
-			columns += substr(line, i, 1) == "\t" ? 8 - columns % 8 : \
-				substr(line, i, 1) ~ /[\200-\277]/ ? 0 : 1
-		return columns
 	}
 	# The code of a line: comments are gone and strings are empty. Sets in_comment, slashes.
 	function code_of(line,   out, two, one, i, n, quote) {
@@ -104,7 +109,6 @@ rules='
 
 	slashes { bad("a // comment: use /* */, // is for what must not be committed") }
 	/(TODO|FIXME)/ && !/(TODO|FIXME)\(#[0-9]+\)/ { bad("a TODO or FIXME without its issue: TODO(#N)") }
-	width($0) > 100 { bad("a line of " width($0) " columns, at most 100") }
 	FNR == 601 && !is_header { bad("a file of more than 600 lines") }
 
 	# Only the licence, #pragma once and blank lines may stand before the opening comment.
@@ -168,7 +172,9 @@ rules='
 
 findings=$(
 	find relay policy bpf bench tests -name '*.[ch]' -print0 | sort -z |
-		xargs -0 awk -v allocate="$allocate" -v assign="$assign" "$rules"
+		xargs -0 awk -v allocate="$allocate" -v assign="$assign" "$columns$rules"
+	find bench tests \( -name '*.py' -o -path bench/report \) -print0 | sort -z |
+		xargs -0 awk "$columns"
 
 	# Written so that it does not find itself.
 	find Makefile .ci/run tests bench \( -name '*.sh' -o -name '*.py' -o -name '*.talk' -o \
