@@ -35,6 +35,9 @@
 
 # shellcheck source=tests/peers/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+OPTIONS=(to listen client-cert client-key tls-cafile verify-name tls-cert tls-key
+	require-client-cert hostname queue-runs set set-smtp)
+FLAGS=(no-tls no-chunking)
 
 # main_options: the last line about an option stands alone; Exim refuses a second one.
 main_options() {
@@ -113,7 +116,7 @@ write_server() {
 		tls_advertise_hosts = ${tls_cert:+*}
 	CF
 	[ -z "$tls_cert" ] || echo 'tls_certificate = /peer/tls/server.pem'
-	if [ -n "$client_ca" ]; then
+	if [ -n "$require_client_cert" ]; then
 		demand='deny message = 5.7.0 Must issue a STARTTLS command first
 		  !encrypted = *'
 		cat <<-CF
@@ -149,42 +152,12 @@ write_server() {
 	CF
 }
 
-# options: the ones of send and start; leaves the other words in rest.
-options() {
-	rest=()
-	while [ $# -gt 0 ]; do
-		case $1 in
-		--no-tls) no_tls=1 && shift && continue ;;
-		--no-chunking) no_chunking=1 && shift && continue ;;
-		--*) [ $# -gt 1 ] || usage ;;
-		*) rest+=("$1") && shift && continue ;;
-		esac
-		case $1 in
-		--to) to=$2 ;;
-		--listen) listen=$2 ;;
-		--client-cert) client_cert=$2 ;;
-		--client-key) client_key=$2 ;;
-		--tls-cafile) tls_cafile=$2 ;;
-		--verify-name) verify_name=$2 ;;
-		--tls-cert) tls_cert=$2 ;;
-		--tls-key) tls_key=$2 ;;
-		--require-client-cert) client_ca=$2 ;;
-		--hostname) hostname=$2 ;;
-		--queue-runs) queue_runs=$2 ;;
-		--set) sets+=("$2") ;;
-		--set-smtp) smtp_sets+=("$2") ;;
-		*) usage ;;
-		esac
-		shift 2
-	done
-}
-
 send() {
 	local dir=$1 work log to='' no_tls='' no_chunking='' client_cert='' client_key='' tls_cafile=''
 	local verify_name='' hostname=mx.peer.test sets=() smtp_sets=() rest status=0
 	dir=$(peer_dir "$1")
 	shift
-	options "$@"
+	read_options "$@"
 	if [ -z "$to" ] || [ ${#rest[@]} -lt 2 ]; then usage; fi
 
 	work=$(mktemp -d "$dir/send.XXXXXX")
@@ -208,20 +181,18 @@ send() {
 }
 
 start() {
-	local dir listen='' tls_cert='' tls_key='' client_ca='' hostname=mx.peer.test sets=() rest
-	local to='' no_tls='' no_chunking='' client_cert='' client_key='' tls_cafile='' verify_name=''
-	local smtp_sets=() queue_runs=''
+	local dir listen='' tls_cert='' tls_key='' require_client_cert=''
+	local hostname=mx.peer.test sets=() rest to='' no_tls='' no_chunking='' client_cert=''
+	local client_key='' tls_cafile='' verify_name='' smtp_sets=() queue_runs=''
 	dir=$(peer_dir "$1")
 	shift
-	options "$@"
+	read_options "$@"
 	if [ -z "$listen" ] || [ ${#rest[@]} -gt 0 ]; then usage; fi
-	[ -z "$client_ca" ] || [ -n "$tls_cert" ] || die "--require-client-cert needs --tls-cert"
-	! peer_pid "$dir" >/dev/null || die "already running in $dir"
-	! answers "$listen" || die "$listen is taken"
+	may_start "$dir"
 
 	mkdir -p "$dir/maildir" "$dir/log" "$dir/tls"
 	[ -z "$tls_cert" ] || tls_files "$dir" server "$tls_cert" "$tls_key"
-	[ -z "$client_ca" ] || cp "$client_ca" "$dir/tls/client-ca.pem"
+	[ -z "$require_client_cert" ] || cp "$require_client_cert" "$dir/tls/client-ca.pem"
 	[ -z "$client_cert" ] || tls_files "$dir" client "$client_cert" "$client_key"
 	[ -z "$tls_cafile" ] || cp "$tls_cafile" "$dir/tls/server-ca.pem"
 	[ -z "$verify_name" ] || hosts_line "$dir" "$(host_of "$to")" "$verify_name"

@@ -15,6 +15,7 @@ set -euo pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 PEERS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PACKAGES=()
+OPTIONS=() FLAGS=() # what read_options takes
 START_SECONDS=20 # limit until the port answers
 STOP_TENTHS=50   # limit for an orderly end, in tenths of a second; then it is killed
 
@@ -24,6 +25,39 @@ die() { echo "peers/${0##*/}: $*" >&2; exit 1; }
 usage() {
 	sed -n '4,/^#$/s/^# \{0,1\}//p' "$0" >&2
 	exit 2
+}
+
+# read_options WORD...: --tls-cert F sets tls_cert, --set adds to sets, --set-smtp to smtp_sets, and
+# other words are left in rest; all of them the caller's. OPTIONS names those that this script takes,
+# FLAGS those without a value, which are set to 1.
+read_options() {
+	local name
+	rest=()
+	while [ $# -gt 0 ]; do
+		name=${1#--}
+		if [[ $1 != --* ]]; then
+			rest+=("$1")
+		elif [[ " ${FLAGS[*]} " == *" $name "* ]]; then
+			printf -v "${name//-/_}" 1
+		else
+			[[ $# -gt 1 && " ${OPTIONS[*]} " == *" $name "* ]] || usage
+			case $name in
+			set) sets+=("$2") ;;
+			set-smtp) smtp_sets+=("$2") ;;
+			*) printf -v "${name//-/_}" %s "$2" ;;
+			esac
+			shift
+		fi
+		shift
+	done
+}
+
+# may_start DIR: whether options of the caller's fit, and nobody is there.
+may_start() {
+	[ -z "$require_client_cert" ] || [ -n "$tls_cert" ] ||
+		die "--require-client-cert needs --tls-cert"
+	! peer_pid "$1" >/dev/null || die "already running in $1"
+	[ -z "$listen" ] || ! answers "$listen" || die "$listen is taken"
 }
 
 # peer_dir DIR: makes DIR, and prints its absolute path. The mail system's own users must be able to enter it.

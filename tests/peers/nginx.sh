@@ -21,6 +21,7 @@
 # shellcheck source=tests/peers/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 PACKAGES=(--packages bench)
+OPTIONS=(listen tls-cert tls-key require-client-cert relayhost workers hostname set)
 
 write_conf() {
 	cat <<-CF
@@ -62,10 +63,10 @@ write_conf() {
 			ssl_certificate_key /peer/tls/server-key.pem;
 			ssl_protocols TLSv1.2 TLSv1.3;
 			ssl_session_cache shared:mail:10m;
-			starttls $([ -n "$client_ca" ] && echo only || echo on);
+			starttls $([ -n "$require_client_cert" ] && echo only || echo on);
 		CF
 	fi
-	if [ -n "$client_ca" ]; then
+	if [ -n "$require_client_cert" ]; then
 		cat <<-CF
 			ssl_verify_client on;
 			ssl_verify_depth 3;
@@ -83,35 +84,21 @@ write_conf() {
 }
 
 start() {
-	local dir listen='' tls_cert='' tls_key='' client_ca='' relayhost='' workers=1
-	local hostname=mx.peer.test sets=()
+	local dir listen='' tls_cert='' tls_key='' require_client_cert='' relayhost='' workers=1
+	local hostname=mx.peer.test sets=() rest
 	[ $# -gt 0 ] || usage
 	dir=$(peer_dir "$1")
 	shift
-	while [ $# -gt 1 ]; do
-		case $1 in
-		--listen) listen=$2 ;;
-		--tls-cert) tls_cert=$2 ;;
-		--tls-key) tls_key=$2 ;;
-		--require-client-cert) client_ca=$2 ;;
-		--relayhost) relayhost=$2 ;;
-		--workers) workers=$2 ;;
-		--hostname) hostname=$2 ;;
-		--set) sets+=("$2") ;;
-		*) usage ;;
-		esac
-		shift 2
-	done
-	if [ $# -gt 0 ] || [ -z "$listen" ] || [ -z "$relayhost" ]; then usage; fi
-	[ -z "$client_ca" ] || [ -n "$tls_cert" ] || die "--require-client-cert needs --tls-cert"
-	! peer_pid "$dir" >/dev/null || die "already running in $dir"
-	! answers "$listen" || die "$listen is taken"
+	read_options "$@"
+	if [ ${#rest[@]} -gt 0 ] || [ -z "$listen" ] || [ -z "$relayhost" ]; then usage; fi
+	may_start "$dir"
 
 	mkdir -p "$dir/tls"
 	rm -f "$dir/auth.sock"
 	[ -z "$tls_cert" ] || install -m 644 "$tls_cert" "$dir/tls/server-cert.pem"
 	[ -z "$tls_cert" ] || install -m 600 "$tls_key" "$dir/tls/server-key.pem"
-	[ -z "$client_ca" ] || install -m 644 "$client_ca" "$dir/tls/client-ca.pem"
+	[ -z "$require_client_cert" ] ||
+		install -m 644 "$require_client_cert" "$dir/tls/client-ca.pem"
 	write_conf >"$dir/nginx.conf"
 	peer_start "$dir" "answers $listen" "$PEERS/nginx.sh" --inside
 }

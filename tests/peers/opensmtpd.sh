@@ -23,6 +23,8 @@
 # shellcheck source=tests/peers/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 PACKAGES=(--packages bench)
+OPTIONS=(listen tls-cert tls-key require-client-cert relayhost client-cert client-key tls-cafile
+	verify-name hostname set)
 
 write_conf() {
 	local tls='' relay
@@ -32,7 +34,7 @@ write_conf() {
 		echo 'pki server key "/peer/tls/server-key.pem"'
 		tls=' tls pki server'
 	fi
-	if [ -n "$client_ca" ]; then
+	if [ -n "$require_client_cert" ]; then
 		echo 'ca client cert "/peer/tls/client-ca.pem"'
 		tls=' tls-require verify pki server ca client'
 	fi
@@ -57,40 +59,22 @@ write_conf() {
 pem() { install -D -m "${4:-644}" "$3" "$1/tls/$2.pem"; }
 
 start() {
-	local dir listen='' tls_cert='' tls_key='' client_ca='' relayhost='' client_cert='' client_key=''
-	local tls_cafile='' verify_name='' hostname=mx.peer.test sets=()
+	local dir listen='' tls_cert='' tls_key='' require_client_cert='' relayhost='' client_cert=''
+	local client_key='' tls_cafile='' verify_name='' hostname=mx.peer.test sets=() rest
 	[ $# -gt 0 ] || usage
 	dir=$(peer_dir "$1")
 	shift
-	while [ $# -gt 1 ]; do
-		case $1 in
-		--listen) listen=$2 ;;
-		--tls-cert) tls_cert=$2 ;;
-		--tls-key) tls_key=$2 ;;
-		--require-client-cert) client_ca=$2 ;;
-		--relayhost) relayhost=$2 ;;
-		--client-cert) client_cert=$2 ;;
-		--client-key) client_key=$2 ;;
-		--tls-cafile) tls_cafile=$2 ;;
-		--verify-name) verify_name=$2 ;;
-		--hostname) hostname=$2 ;;
-		--set) sets+=("$2") ;;
-		*) usage ;;
-		esac
-		shift 2
-	done
-	if [ $# -gt 0 ] || [ -z "$listen" ] || [ -z "$relayhost" ]; then usage; fi
-	[ -z "$client_ca" ] || [ -n "$tls_cert" ] || die "--require-client-cert needs --tls-cert"
+	read_options "$@"
+	if [ ${#rest[@]} -gt 0 ] || [ -z "$listen" ] || [ -z "$relayhost" ]; then usage; fi
 	[ -z "$tls_cafile" ] || [ -n "$verify_name" ] || die "--tls-cafile needs --verify-name"
-	! peer_pid "$dir" >/dev/null || die "already running in $dir"
-	! answers "$listen" || die "$listen is taken"
+	may_start "$dir"
 
 	mkdir -p "$dir/queue"
 	[ -z "$tls_cert" ] || pem "$dir" server-cert "$tls_cert"
 	[ -z "$tls_cert" ] || pem "$dir" server-key "$tls_key" 600
 	[ -z "$client_cert" ] || pem "$dir" client-cert "$client_cert"
 	[ -z "$client_cert" ] || pem "$dir" client-key "$client_key" 600
-	[ -z "$client_ca" ] || pem "$dir" client-ca "$client_ca"
+	[ -z "$require_client_cert" ] || pem "$dir" client-ca "$require_client_cert"
 	[ -z "$tls_cafile" ] || pem "$dir" relayhost-ca "$tls_cafile"
 	[ -z "$tls_cafile" ] || hosts_line "$dir" "$(host_of "$relayhost")" "$verify_name"
 	write_conf >"$dir/smtpd.conf"

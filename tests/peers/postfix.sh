@@ -31,6 +31,8 @@
 
 # shellcheck source=tests/peers/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+OPTIONS=(listen tls-cert tls-key require-client-cert relayhost client-cert client-key tls-level
+	tls-cafile verify-name domains hostname set)
 
 write_master() { # LISTEN
 	[ -z "$1" ] || echo "$1 inet n - n - - smtpd"
@@ -102,9 +104,9 @@ write_main() {
 			smtpd_tls_received_header = yes
 		CF
 	fi
-	if [ -n "$tls_cert" ] && [ -z "$client_ca" ]; then
+	if [ -n "$tls_cert" ] && [ -z "$require_client_cert" ]; then
 		echo "smtpd_tls_security_level = may"
-	elif [ -n "$client_ca" ]; then
+	elif [ -n "$require_client_cert" ]; then
 		cat <<-CF
 			smtpd_tls_security_level = encrypt
 			smtpd_tls_req_ccert = yes
@@ -126,46 +128,24 @@ write_main() {
 }
 
 start() {
-	local listen='' tls_cert='' tls_key='' client_ca='' relayhost='' client_cert='' client_key=''
-	local tls_level=encrypt tls_cafile='' verify_name=nexthop domains='' hostname=mx.peer.test sets=()
-	local dir ready
+	local listen='' tls_cert='' tls_key='' require_client_cert='' relayhost='' client_cert=''
+	local client_key='' tls_level=encrypt tls_cafile='' verify_name=nexthop domains=''
+	local hostname=mx.peer.test sets=() rest dir ready
 	[ $# -gt 0 ] || usage
 	dir=$(peer_dir "$1")
 	shift
-	while [ $# -gt 1 ]; do
-		case $1 in
-		--listen) listen=$2 ;;
-		--tls-cert) tls_cert=$2 ;;
-		--tls-key) tls_key=$2 ;;
-		--require-client-cert) client_ca=$2 ;;
-		--relayhost) relayhost=$2 ;;
-		--client-cert) client_cert=$2 ;;
-		--client-key) client_key=$2 ;;
-		--tls-level) tls_level=$2 ;;
-		--tls-cafile) tls_cafile=$2 ;;
-		--verify-name) verify_name=$2 ;;
-		--domains) domains=$2 ;;
-		--hostname) hostname=$2 ;;
-		--set)
-			sets+=("$2")
-			[ "$2" != smtpd_upstream_proxy_protocol=haproxy ] || ANSWERS_AFTER='PROXY TCP4 127.0.0.1 127.0.0.1 1 25\r\n'
-			;;
-		*) usage ;;
-		esac
-		shift 2
-	done
-	[ $# -eq 0 ] || usage
-	[ -n "$listen$relayhost" ] || usage
-	[ -z "$client_ca" ] || [ -n "$tls_cert" ] || die "--require-client-cert needs --tls-cert"
+	read_options "$@"
+	if [ ${#rest[@]} -gt 0 ] || [ -z "$listen$relayhost" ]; then usage; fi
+	[[ " ${sets[*]} " != *" smtpd_upstream_proxy_protocol=haproxy "* ]] ||
+		ANSWERS_AFTER='PROXY TCP4 127.0.0.1 127.0.0.1 1 25\r\n'
 	# With a relayhost a domain is at home only if it was named.
 	[ -z "$relayhost" ] || domains=${domains:-peer.invalid}
-	! peer_pid "$dir" >/dev/null || die "already running in $dir"
-	[ -z "$listen" ] || ! answers "$listen" || die "$listen is taken"
+	may_start "$dir"
 
 	mkdir -p "$dir/etc" "$dir/tls" "$dir/queue" "$dir/data" "$dir/maildir"
 	[ -z "$tls_cert" ] || tls_files "$dir" server "$tls_cert" "$tls_key"
 	[ -z "$client_cert" ] || tls_files "$dir" client "$client_cert" "$client_key"
-	[ -z "$client_ca" ] || cp "$client_ca" "$dir/tls/client-ca.pem"
+	[ -z "$require_client_cert" ] || cp "$require_client_cert" "$dir/tls/client-ca.pem"
 	[ -z "$tls_cafile" ] || cp "$tls_cafile" "$dir/tls/relayhost-ca.pem"
 	write_master "$listen" >"$dir/etc/master.cf"
 	# The last line about a parameter stands alone; Postfix would warn about the others.
