@@ -355,10 +355,7 @@ static int show_print(const struct ctl *ctl, const struct queue_question *questi
 	(void)question;
 	if (rc < 0)
 		return queue_ask_complain(rc);
-	if (ctl->json)
-		status = control_print_json(object, len, stdout) < 0 ? CTL_FAILED : CTL_OK;
-	else
-		status = whole_print(ctl, &whole);
+	status = ctl->json ? queue_print_json(reply) : whole_print(ctl, &whole);
 	msg_whole_destroy(&whole);
 	return status;
 }

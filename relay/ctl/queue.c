@@ -211,10 +211,7 @@ static int show_print(const struct ctl *ctl, const struct queue_question *questi
 	(void)question;
 	if (rc < 0)
 		return queue_ask_complain(rc);
-	if (ctl->json)
-		status = control_print_json(object, len, stdout) < 0 ? CTL_FAILED : CTL_OK;
-	else
-		status = line_print(ctl, &lines.rows[0]);
+	status = ctl->json ? queue_print_json(reply) : line_print(ctl, &lines.rows[0]);
 	queue_lines_destroy(&lines);
 	return status;
 }
@@ -334,10 +331,7 @@ struct change {
 static int change_print(
 	const struct ctl *ctl, const struct change *change, const struct control_reply *reply)
 {
-	size_t len;
-	const char *object = control_reply_object(reply, &len);
-
-	if (ctl->json && control_print_json(object, len, stdout) < 0)
+	if (ctl->json && queue_print_json(reply) != CTL_OK)
 		return CTL_FAILED;
 	if (reply->count == 0) {
 		ctl_error("%s: nothing was done: %s; its status is %s", change->queue,
@@ -394,11 +388,13 @@ static int retry_run(struct ctl *ctl, const struct ctl_command *command, int arg
 	return change_queue(ctl, &change);
 }
 
-static int change_run(
-	struct ctl *ctl, const struct ctl_command *command, char **argv, struct change *change)
+/* A change whose only option beside --timeout is more; its name may be NULL. */
+static int change_run(struct ctl *ctl, const struct ctl_command *command, char **argv,
+	struct change *change, struct ctl_option more)
 {
 	const struct ctl_option options[] = {
-		{"timeout", CTL_OPTION_NUMBER, &change->timeout_s, 1, 3600, false}, {.name = NULL}};
+		{"timeout", CTL_OPTION_NUMBER, &change->timeout_s, 1, 3600, false}, more,
+		{.name = NULL}};
 	struct ctl_list operands;
 
 	if (ctl_options_read(ctl, command, argv, options, &operands, 1, 1) < 0)
@@ -414,7 +410,7 @@ static int suspend_run(struct ctl *ctl, const struct ctl_command *command, int a
 		.undone = "only a queue that is not suspended can be"};
 
 	(void)argc;
-	return change_run(ctl, command, argv, &change);
+	return change_run(ctl, command, argv, &change, (struct ctl_option){.name = NULL});
 }
 
 static int resume_run(struct ctl *ctl, const struct ctl_command *command, int argc, char **argv)
@@ -424,7 +420,7 @@ static int resume_run(struct ctl *ctl, const struct ctl_command *command, int ar
 		.undone = "only a queue that is suspended can be resumed"};
 
 	(void)argc;
-	return change_run(ctl, command, argv, &change);
+	return change_run(ctl, command, argv, &change, (struct ctl_option){.name = NULL});
 }
 
 static int redirect_run(struct ctl *ctl, const struct ctl_command *command, int argc, char **argv)
@@ -432,15 +428,10 @@ static int redirect_run(struct ctl *ctl, const struct ctl_command *command, int 
 	struct change change = {.command = "queue-redirect",
 		.done = "its messages are redirected",
 		.undone = "there is no send connector of that name that is enabled"};
-	const struct ctl_option options[] = {{"to", CTL_OPTION_TEXT, &change.target, 0, 0, true},
-		{"timeout", CTL_OPTION_NUMBER, &change.timeout_s, 1, 3600, false}, {.name = NULL}};
-	struct ctl_list operands;
 
 	(void)argc;
-	if (ctl_options_read(ctl, command, argv, options, &operands, 1, 1) < 0)
-		return CTL_USAGE;
-	change.queue = operands.texts[0];
-	return change_queue(ctl, &change);
+	return change_run(ctl, command, argv, &change,
+		(struct ctl_option){"to", CTL_OPTION_TEXT, &change.target, 0, 0, true});
 }
 
 /* ---- pressure show */
@@ -471,7 +462,8 @@ static void put_pressure(struct ctl_table *table, const struct spool_status *spo
 	queue_put(table, "Deliveries", queue_print_number(spool->active, text));
 }
 
-static int pressure_print(const struct ctl *ctl, const struct control_reply *reply)
+static int pressure_print(const struct ctl *ctl, const struct queue_question *question,
+	const struct control_reply *reply)
 {
 	struct spool_status spool;
 	struct ctl_table table;
@@ -479,10 +471,11 @@ static int pressure_print(const struct ctl *ctl, const struct control_reply *rep
 	const char *object = control_reply_object(reply, &len);
 	int rc = spool_status_read(object, len, &spool);
 
+	(void)question;
 	if (rc < 0)
 		return queue_ask_complain(rc);
 	if (ctl->json)
-		return control_print_json(object, len, stdout) < 0 ? CTL_FAILED : CTL_OK;
+		return queue_print_json(reply);
 	ctl_table_init(&table, fact_columns, COUNT_OF(fact_columns));
 	put_pressure(&table, &spool);
 	return ctl_table_finish_list(ctl, &table);
@@ -490,23 +483,11 @@ static int pressure_print(const struct ctl *ctl, const struct control_reply *rep
 
 static int pressure_run(struct ctl *ctl, const struct ctl_command *command, int argc, char **argv)
 {
-	static struct queue_ask_place ask;
-	const struct control_request request = {
-		.command = "spool-status", .patience_s = LIST_PATIENCE_S};
-	int64_t timeout_s = 0;
-	const struct ctl_option options[] = {
-		{"timeout", CTL_OPTION_NUMBER, &timeout_s, 1, 3600, false}, {.name = NULL}};
-	struct ctl_list operands;
-	int status = CTL_FAILED;
+	static const struct queue_question question = {
+		.command = "spool-status", .print = pressure_print};
 
 	(void)argc;
-	if (ctl_options_read(ctl, command, argv, options, &operands, 0, 0) < 0 ||
-		queue_ask_open(ctl, timeout_s, &ask) < 0)
-		return CTL_USAGE;
-	if (queue_ask_relay(&ask, &request))
-		status = pressure_print(ctl, &ask.reply);
-	queue_ask_close(&ask);
-	return status;
+	return queue_ask_question(ctl, command, argv, &question);
 }
 
 const struct ctl_command ctl_queue_commands[] = {

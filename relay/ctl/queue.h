@@ -135,8 +135,8 @@ void queue_ask_close(struct queue_ask_place *ask);
 /* A question about one thing: what is shown, or exported. */
 struct queue_question {
 	const char *command; /* of relay/control.h */
-	const char *key;     /* that names the thing in it; the operand is its value */
-	const char **out;    /* where --out goes; NULL: there is no such option */
+	const char *key;  /* that names the thing in it; the operand is its value; NULL: neither */
+	const char **out; /* where --out goes; NULL: there is no such option */
 	/* Shows the answer; a status. */
 	int (*print)(const struct ctl *ctl, const struct queue_question *question,
 		const struct control_reply *reply);
@@ -145,6 +145,9 @@ struct queue_question {
 /* Reads --timeout and what the question has, and asks it. A status. */
 int queue_ask_question(struct ctl *ctl, const struct ctl_command *command, char **argv,
 	const struct queue_question *question);
+
+/* The object of an answer as JSON, indented. A status. */
+int queue_print_json(const struct control_reply *reply);
 
 /* The answer is not what it should be: rc is -EINVAL or -ENOMEM. CTL_FAILED. */
 int queue_ask_complain(int rc);

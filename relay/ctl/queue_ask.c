@@ -57,20 +57,30 @@ int queue_ask_question(struct ctl *ctl, const struct ctl_command *command, char 
 	const struct ctl_option options[] = {timeout, question->out != NULL ? out : none, none};
 	struct ctl_list operands;
 	struct control_member member = {.key = question->key};
+	const unsigned count = question->key != NULL;
 	const struct control_request request = {.command = question->command,
 		.members = &member,
-		.member_count = 1,
+		.member_count = count,
 		.patience_s = LIST_PATIENCE_S};
 	int status = CTL_FAILED;
 
-	if (ctl_options_read(ctl, command, argv, options, &operands, 1, 1) < 0 ||
+	if (ctl_options_read(ctl, command, argv, options, &operands, count, count) < 0 ||
 		queue_ask_open(ctl, timeout_s, &ask) < 0)
 		return CTL_USAGE;
-	member.text = operands.texts[0];
+	if (count > 0)
+		member.text = operands.texts[0];
 	if (queue_ask_relay(&ask, &request))
 		status = question->print(ctl, question, &ask.reply);
 	queue_ask_close(&ask);
 	return status;
+}
+
+int queue_print_json(const struct control_reply *reply)
+{
+	size_t len;
+	const char *object = control_reply_object(reply, &len);
+
+	return control_print_json(object, len, stdout) < 0 ? CTL_FAILED : CTL_OK;
 }
 
 int queue_ask_complain(int rc)
