@@ -12,7 +12,6 @@ import argparse
 import collections
 import json
 import os
-import random
 import signal
 import socket
 import statistics
@@ -21,6 +20,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+
+from subject import free_ports  # below those of clients, so that the dead one stays so
 
 PATIENCE = 900
 CONFIG = """
@@ -61,18 +62,6 @@ def await_until(condition, what):
             return result
         time.sleep(0.01)
     sys.exit(f"longqueue.py: no {what} within {PATIENCE} seconds")
-
-
-def free_ports(count):
-    """Below those that the kernel gives to clients, so that the dead one stays so."""
-    found = []
-    for port in random.sample(range(20000, 32000), 200):
-        try:
-            with socket.create_server(("127.0.0.1", port), reuse_port=False):
-                found.append(port)
-        except OSError:
-            pass
-    return found[:count]
 
 
 class NextHop(threading.Thread):

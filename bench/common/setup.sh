@@ -73,75 +73,21 @@ start_sink() {
 	sink_port=$(sed -n '1s/.*://p' "$dir/sink.out")
 }
 
-# Two free ports below those that the kernel gives to clients; the relay cannot choose its own.
-free_ports() {
-	/usr/bin/python3 -c 'import random, socket
-found = []
-for port in random.sample(range(20000, 32000), 100):
-    try:
-        found.append(socket.create_server(("127.0.0.1", port), reuse_port=False))
-    except OSError:
-        pass
-print(*(s.getsockname()[1] for s in found[:2]))'
+# subject EXPRESSION WORD...: what Python prints of it, with subject.py at hand
+subject() {
+	PYTHONPATH=bench/common /usr/bin/python3 -B -c "import sys; from subject import *; print($1)" \
+		"${@:2}"
 }
+
+# Two free ports; the relay cannot choose its own.
+free_ports() { subject '*free_ports(2)'; }
 
 # start_relay SESSIONS: mutual TLS on both legs, no limit that a benchmark could meet
 start_relay() {
 	read -r relay_port plain_port <<<"$(free_ports)"
-	cat >"$dir/relay.conf" <<CONF
-transport {
-	fqdn = "mx.adatum.test"
-	workers = $WORKERS
-	max-sessions = $1
-	drain-timeout = "2s"
-	bpf = off
-}
-
-certificate "edge" {
-	chain = "pki/adatum.pem"
-	key = "pki/adatum.key"
-}
-
-receive-connector "partner" {
-	bindings = {"127.0.0.1:$relay_port"}
-	tls = starttls
-	require-tls = yes
-	certificate = "edge"
-	client-certificate = require
-	trust-anchors = "pki/treyresearch-ca.pem"
-	ktls = $KTLS
-	max-inbound-connection = unlimited
-	max-inbound-connection-per-source = unlimited
-	max-inbound-connection-percentage-per-source = 100
-	message-rate-limit = unlimited
-	max-message-size = "1GB"
-	max-recipients-per-message = 100000
-	connection-inactivity-timeout = "30m"
-	connection-timeout = "1h"
-	send-connector = "inside"
-}
-
-receive-connector "plain" {
-	bindings = {"127.0.0.1:$plain_port"}
-	max-inbound-connection = unlimited
-	max-inbound-connection-per-source = unlimited
-	max-inbound-connection-percentage-per-source = 100
-	message-rate-limit = unlimited
-	connection-inactivity-timeout = "30m"
-	connection-timeout = "1h"
-	send-connector = "inside"
-}
-
-send-connector "inside" {
-	smart-hosts = {"127.0.0.1:$sink_port"}
-	certificate = "edge"
-	tls-auth-level = domain-validation
-	tls-domain = "mx.treyresearch.test"
-	trust-anchors = "pki/treyresearch-ca.pem"
-	ktls = $KTLS
-	max-messages-per-connection = 100
-}
-CONF
+	subject 'relay_configuration(sys.argv[1:4], "pki", dict(zip(
+		("sessions", "workers", "ktls", "per_connection"), sys.argv[4:])))' \
+		"$relay_port" "$plain_port" "$sink_port" "$1" "$WORKERS" "$KTLS" 100 >"$dir/relay.conf"
 	"$POSTERN" --check "$dir/relay.conf" || die "the relay refuses its configuration"
 	"$POSTERN" --config "$dir/relay.conf" 2>"$dir/relay.log" &
 	relay_pid=$!

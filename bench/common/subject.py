@@ -50,6 +50,58 @@ def wait_until(true, seconds, what):
         time.sleep(0.02)
 
 
+def relay_configuration(ports, pki, options, transport="", receive="", send=""):
+    """Postern's: mutual TLS on both legs, a second door in clear, no limit that a benchmark could
+    meet. ports: of both doors and of the next hop; the last three are lines for their sections."""
+    doors = f"""	max-inbound-connection = unlimited
+	max-inbound-connection-per-source = unlimited
+	max-inbound-connection-percentage-per-source = 100
+	message-rate-limit = unlimited
+	max-message-size = "1GB"
+	max-recipients-per-message = 100000
+	connection-inactivity-timeout = "30m"
+	connection-timeout = "1h"
+	send-connector = "inside"
+{receive}"""
+    return f"""transport {{
+	fqdn = "mx.adatum.test"
+	workers = {options["workers"]}
+	max-sessions = {options["sessions"]}
+	drain-timeout = "2s"
+	bpf = off
+{transport}}}
+
+certificate "edge" {{
+	chain = "{pki}/adatum.pem"
+	key = "{pki}/adatum.key"
+}}
+
+receive-connector "partner" {{
+	bindings = {{"127.0.0.1:{ports[0]}"}}
+	tls = starttls
+	require-tls = yes
+	certificate = "edge"
+	client-certificate = require
+	trust-anchors = "{pki}/treyresearch-ca.pem"
+	ktls = {options["ktls"]}
+{doors}}}
+
+receive-connector "plain" {{
+	bindings = {{"127.0.0.1:{ports[1]}"}}
+{doors}}}
+
+send-connector "inside" {{
+	smart-hosts = {{"127.0.0.1:{ports[2]}"}}
+	certificate = "edge"
+	tls-auth-level = domain-validation
+	tls-domain = "mx.treyresearch.test"
+	trust-anchors = "{pki}/treyresearch-ca.pem"
+	ktls = {options["ktls"]}
+	max-messages-per-connection = {options["per_connection"]}
+{send}}}
+"""
+
+
 class Subject:
     """One subject that runs, or will. Options are words for all: workers (1), ktls ("off"), variant
     ("release"), sessions (5000: so many may be open at a time), per_connection (unlimited:
@@ -153,55 +205,9 @@ class Postern(Subject):
         self.version = said.stdout.splitlines()[0] if said.stdout else "?"
 
     def configuration(self):
-        return f"""transport {{
-	fqdn = "mx.adatum.test"
-	workers = {self.options["workers"]}
-	max-sessions = {self.options["sessions"]}
-	drain-timeout = "2s"
-	bpf = off
-{self.transport.format(work=self.work)}}}
-
-certificate "edge" {{
-	chain = "{self.pki}/adatum.pem"
-	key = "{self.pki}/adatum.key"
-}}
-
-receive-connector "partner" {{
-	bindings = {{"127.0.0.1:{self.port}"}}
-	tls = starttls
-	require-tls = yes
-	certificate = "edge"
-	client-certificate = require
-	trust-anchors = "{self.pki}/treyresearch-ca.pem"
-	ktls = {self.options["ktls"]}
-{self.open_doors()}}}
-
-receive-connector "plain" {{
-	bindings = {{"127.0.0.1:{self.plain_port}"}}
-{self.open_doors()}}}
-
-send-connector "inside" {{
-	smart-hosts = {{"127.0.0.1:{self.sink_port}"}}
-	certificate = "edge"
-	tls-auth-level = domain-validation
-	tls-domain = "mx.treyresearch.test"
-	trust-anchors = "{self.pki}/treyresearch-ca.pem"
-	ktls = {self.options["ktls"]}
-	max-messages-per-connection = {self.options["per_connection"]}
-{self.send}}}
-"""
-
-    def open_doors(self):
-        return f"""	max-inbound-connection = unlimited
-	max-inbound-connection-per-source = unlimited
-	max-inbound-connection-percentage-per-source = 100
-	message-rate-limit = unlimited
-	max-message-size = "1GB"
-	max-recipients-per-message = 100000
-	connection-inactivity-timeout = "30m"
-	connection-timeout = "1h"
-	send-connector = "inside"
-{self.receive}"""
+        return relay_configuration(
+            (self.port, self.plain_port, self.sink_port), self.pki, self.options,
+            self.transport.format(work=self.work), self.receive, self.send)
 
     def start(self):
         self.on_disk()
