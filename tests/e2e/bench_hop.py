@@ -2,9 +2,10 @@
 """A next hop in clear text for the tests of the load generator: slow, exact, and it keeps all."""
 
 import re
-import socket
 import threading
 import time
+
+from conftest import Lines, Listening
 
 
 class Mail:
@@ -19,7 +20,7 @@ class Mail:
         self.run = re.search(rb"^X-Load-Run: ([0-9a-f]{16})\r$", text, re.M).group(1).decode()
 
 
-class BenchHop:
+class BenchHop(Listening):
     """answer(mail) gives the reply to a message, or None to break the connection without one.
 
     offers: words of EHLO. hold: no reply leaves before the whole message is here (with BDAT).
@@ -36,69 +37,30 @@ class BenchHop:
         self.mails, self.accepted, self.commands = [], [], []
         self.sessions = 0
         self.ahead = 0  # commands that were here before the reply to the one in front had left
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.listen()
 
-    def close(self):
-        try:
-            self.listener.shutdown(socket.SHUT_RDWR)  # which ends accept(), too
-        except OSError:
-            pass
-        self.listener.close()
-
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            with self.lock:
-                self.sessions += 1
-                number = self.sessions
-            threading.Thread(target=self._serve, args=(connection, number), daemon=True).start()
-
-    def _serve(self, connection, number):
+    def _serve(self, connection):
+        with self.lock:
+            self.sessions += 1
+            number = self.sessions
         with connection:
-            try:
-                Session(self, connection, number).run()
-            except (ConnectionError, EOFError):
-                pass
+            Session(self, connection, number).run()
 
 
-class Session:
+class Session(Lines):
     def __init__(self, hop, connection, number):
-        self.hop, self.connection, self.number = hop, connection, number
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.held = b""
+        super().__init__(connection)
+        self.hop, self.number = hop, number
         self.out = b""
         self.reset()
 
     def reset(self):
         self.recipients, self.chunks, self.text = [], [], b""
 
-    def more(self):
-        got = self.connection.recv(65536)
-        if not got:
-            raise EOFError
-        self.held += got
-
-    def line(self):
-        while b"\r\n" not in self.held:
-            self.more()
-        line, self.held = self.held.split(b"\r\n", 1)
-        return line
-
-    def take(self, count):
-        while len(self.held) < count:
-            self.more()
-        taken, self.held = self.held[:count], self.held[count:]
-        return taken
-
     def say(self, reply, is_held=False):
         self.out += reply
         if not is_held:
-            if self.held:
+            if self.buffer:
                 self.hop.ahead += 1
             self.connection.sendall(self.out)
             self.out = b""
@@ -133,9 +95,9 @@ class Session:
 
     def verb_data(self, _line):
         self.say(b"354 go on\r\n")
-        while not self.held.endswith(b"\r\n.\r\n"):
+        while not self.buffer.endswith(b"\r\n.\r\n"):
             self.more()
-        text, self.held = self.held[:-3], b""
+        text, self.buffer = self.buffer[:-3], b""
         self.chunks = None
         return self.finish(re.sub(rb"^\.", b"", text, flags=re.M))
 

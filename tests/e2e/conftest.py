@@ -181,7 +181,66 @@ class Message:
         self.sender, self.recipients, self.body, self.how = sender, recipients, body, how
 
 
-class NextHop:
+class Listening:
+    """Listens on loopback; each connection is _serve()'s, on a thread of its own, to the end."""
+
+    def listen(self, address="127.0.0.1", port=0):
+        self.listener = socket.create_server((address, port), backlog=256)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        try:
+            self.listener.shutdown(socket.SHUT_RDWR)  # which ends accept(), too
+        except OSError:
+            pass
+        self.listener.close()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
+
+    def _serve_one(self, connection):
+        try:
+            self._serve(connection)
+        except (OSError, EOFError, ValueError):
+            pass
+
+    def _serve(self, connection):
+        raise NotImplementedError
+
+
+class Lines:
+    """What comes on a connection, by lines and by counts; EOFError at its end."""
+
+    def __init__(self, connection):
+        self.connection, self.buffer = connection, b""
+
+    def more(self):
+        data = self.connection.recv(1 << 16)
+        if not data:
+            raise EOFError
+        self.buffer += data
+
+    def line(self):
+        while b"\r\n" not in self.buffer:
+            self.more()
+        line, _, self.buffer = self.buffer.partition(b"\r\n")
+        return line
+
+    def take(self, count):
+        while len(self.buffer) < count:
+            self.more()
+        data, self.buffer = self.buffer[:count], self.buffer[count:]
+        return data
+
+
+class NextHop(Listening):
     """An SMTP server on Python's ssl: demands a certificate, keeps what it is given."""
 
     def __init__(self, pki, keywords=None, client_ca="adatum-ca"):
@@ -197,62 +256,29 @@ class NextHop:
         self.context.load_cert_chain(pki / "treyresearch.pem", pki / "treyresearch.key")
         self.context.load_verify_locations(pki / f"{client_ca}.pem")
         self.context.verify_mode = ssl.CERT_REQUIRED
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self):
-        self.listener.close()
-
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        self.listen()
 
     def _serve(self, connection):
-        try:
+        with connection:
             Conversation(self, connection).run()
-        except (OSError, EOFError, ValueError):
-            pass
-        finally:
-            connection.close()
 
 
-class Conversation:
+class Conversation(Lines):
     """One session with a NextHop."""
 
     def __init__(self, hop, connection):
-        self.hop, self.connection, self.buffer = hop, connection, b""
-        self.is_tls = False
+        super().__init__(connection)
+        self.hop, self.is_tls = hop, False
         self.forget()
 
     def forget(self):
         self.sender, self.recipients, self.body = "", [], b""
 
-    def more(self):
-        data = self.connection.recv(1 << 16)
-        if not data:
-            raise EOFError
-        self.buffer += data
-
     def line(self):
         # Without PIPELINING (RFC 2920) nothing may come before the last answer was read.
         if self.buffer and "PIPELINING" not in self.hop.keywords:
             self.hop.mistakes.append(f"{self.buffer!r} came before an answer")
-        while b"\r\n" not in self.buffer:
-            self.more()
-        line, _, self.buffer = self.buffer.partition(b"\r\n")
-        return line
-
-    def take(self, count):
-        while len(self.buffer) < count:
-            self.more()
-        data, self.buffer = self.buffer[:count], self.buffer[count:]
-        return data
+        return super().line()
 
     def say(self, text):
         self.connection.sendall(text.encode() + b"\r\n")

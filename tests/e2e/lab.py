@@ -270,9 +270,7 @@ class Server(NextHop):
         self.how = how
         self.context = self._context(pki, cert, client, client_ca)
         self.address = address
-        self.listener = socket.create_server((address, port), backlog=256)
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.listen(address, port)
 
     def _context(self, pki, cert, client, client_ca):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -293,14 +291,15 @@ class Server(NextHop):
         """How many MAIL commands came."""
         return sum(command.upper().startswith("MAIL") for command in self.commands)
 
+    def _talk(self, connection):
+        return ServerConversation(self, connection)
+
     def _serve(self, connection):
         self.connections += 1
         self.sockets.append(connection)
-        talk = ServerConversation(self, connection)
+        talk = self._talk(connection)
         try:
             talk.run()
-        except (OSError, EOFError, ValueError):
-            pass
         finally:
             talk.connection.close()
 

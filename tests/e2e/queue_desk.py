@@ -131,16 +131,8 @@ class Hop(Server):
         self.refuses, self.verdict, self.waiting, self.in_clear = {}, None, 0, 0
         super().__init__(pki, **{"how": "clear", **options})
 
-    def _serve(self, connection):
-        self.connections += 1
-        self.sockets.append(connection)
-        talk = HopConversation(self, connection)
-        try:
-            talk.run()
-        except (OSError, EOFError, ValueError):
-            pass
-        finally:
-            talk.connection.close()
+    def _talk(self, connection):
+        return HopConversation(self, connection)
 
     @property
     def words(self):

@@ -2,11 +2,10 @@
 """What the tests of deliver = queue share: its configuration, and a next hop with a script."""
 
 import re
-import socket
 import threading
 import time
 
-from conftest import PATIENCE
+from conftest import PATIENCE, Listening
 from lab import receive, section, transport
 
 # Retries come quickly, so that a test sees them.
@@ -51,7 +50,7 @@ class Case:
         return self.action
 
 
-class ScriptedHop:
+class ScriptedHop(Listening):
     """An SMTP server whose replies to a message depend on its envelope's first word.
 
     Senders are NAME@..., recipients NAME@...: the case of that name says what is answered. Cases of
@@ -64,32 +63,16 @@ class ScriptedHop:
         self.lock = threading.Lock()
         self.words = ["hop.test", "PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES"]
         self.words += ["CHUNKING"] if chunking else []
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self):
-        self.listener.close()
+        self.listen()
 
     def add(self, case):
         self.cases[case.name] = case
         return case
 
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            connection.settimeout(PATIENCE)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
     def _serve(self, connection):
+        connection.settimeout(PATIENCE)
         with connection:
-            try:
-                ScriptedTalk(self, connection).run()
-            except (OSError, EOFError, ValueError):
-                pass
+            ScriptedTalk(self, connection).run()
 
 
 class ScriptedTalk:
