@@ -91,15 +91,33 @@ static bool sink_is_slow(struct sink_session *session)
 	return true;
 }
 
+static uint64_t sink_messages(struct sink_session *session)
+{
+	return atomic_load_explicit(&session->worker->counters.messages, memory_order_relaxed);
+}
+
+/* Is it time to end, with those that have come? Only asked where --messages bounds the run. */
+static void sink_count(struct sink *sink, uint64_t come)
+{
+	uint64_t all = atomic_fetch_add(&sink->accepted, come) + come;
+
+	if (come > 0 && all >= sink->config.messages && all - come < sink->config.messages)
+		(void)eventfd_write(sink->stop_fd, 1);
+}
+
 /* Gives the server what has come; counts what a slow reader has read of a body. */
 static void sink_feed(struct sink_session *session)
 {
 	struct server *server = &session->server;
+	struct sink *sink = session->worker->sink;
 	bool was_in_body = sink_in_body(server);
+	uint64_t before = sink_messages(session);
 	struct span in = stream_input(&session->stream);
 	size_t used = server_feed(server, (const char *)in.data, in.len);
 
-	if (session->worker->sink->config.slow_bytes > 0 && sink_in_body(server)) {
+	if (sink->config.messages > 0)
+		sink_count(sink, sink_messages(session) - before);
+	if (sink->config.slow_bytes > 0 && sink_in_body(server)) {
 		if (!was_in_body) {
 			session->slow_from_us = clock_us();
 			session->slow_bytes = 0;
@@ -162,29 +180,12 @@ static void sink_on_connected(struct stream *stream, int result)
 	(void)result; /* the sink never connects */
 }
 
-/* Is it time to end? Only asked where --messages bounds the run. */
-static void sink_count(struct sink_session *session, uint64_t before)
-{
-	struct sink *sink = session->worker->sink;
-	uint64_t come =
-		atomic_load_explicit(&session->worker->counters.messages, memory_order_relaxed) -
-		before;
-	uint64_t all = atomic_fetch_add(&sink->accepted, come) + come;
-
-	if (come > 0 && all >= sink->config.messages && all - come < sink->config.messages)
-		(void)eventfd_write(sink->stop_fd, 1);
-}
-
 static void sink_on_input(struct stream *stream)
 {
 	struct sink_session *session = OWNER_OF(stream, struct sink_session, stream);
-	uint64_t before =
-		atomic_load_explicit(&session->worker->counters.messages, memory_order_relaxed);
 
 	session->is_reading = false;
 	sink_go(session);
-	if (session->worker->sink->config.messages > 0)
-		sink_count(session, before);
 }
 
 static void sink_on_drained(struct stream *stream)

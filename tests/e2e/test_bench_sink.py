@@ -377,6 +377,11 @@ def test_it_ends_by_itself(sink):
     load(hop.port, "--messages", "30", "--connections", "4", "--messages-per-connection", "5")
     out, _ = hop.process.communicate(timeout=PATIENCE)
     assert hop.process.returncode == 0 and json.loads(out.splitlines()[-1])["messages"] == 30
+    # Messages that were here before the answer to what they stand behind count as well.
+    hop = sink("--messages", "6", "--delay", "rcpt=20")
+    load(hop.port, "--messages", "6", "--connections", "2", "--bdat")
+    out, _ = hop.process.communicate(timeout=PATIENCE)
+    assert json.loads(out.splitlines()[-1])["messages"] == 6
     hop = sink("--seconds", "1", "--progress", "--text")
     out, _ = hop.process.communicate(timeout=PATIENCE)
     assert hop.process.returncode == 0 and out.startswith("0 messages")
