@@ -220,7 +220,7 @@ suite_unit() {
 	for program in "$build"/unit/test_*; do
 		[ -x "$program" ] || continue
 		# shellcheck disable=SC2086 # words
-		run "unit/${program##*/test_}" 60 ${WRAP:-} "$program"
+		run "unit/${program##*/test_}" 300 ${WRAP:-} "$program"
 	done
 	for program in "$build"/fuzz/fuzz_*; do
 		name=${program##*/fuzz_}

@@ -103,7 +103,9 @@ class Relay:
     def stats(self):
         before = len(self.events("stats"))
         self.process.send_signal(signal.SIGUSR1)
-        wait_for(lambda: len(self.events("stats")) > before, "stats event")
+        # A relay that ends says them once more, whether it has read the signal or not.
+        wait_for(lambda: len(self.events("stats")) > before or self.process.poll() is not None,
+                 "stats event")
         return {k: int(v) for k, v in self.events("stats")[-1].items() if v.isdigit()}
 
     def stop(self):

@@ -24,7 +24,8 @@ CHAIN = "454 4.7.5 Certificate validation failure: "
 def secured(lab, server, *more, **keywords):
     port = free_port()
     relay = lab.relay(transport(), partner(**keywords), door("in", port, send_connector="out"),
-                      send("out", server.port, domain_secure=True), *more)
+                      send("out", server.port, domain_secure=True,
+                           max_messages_per_connection="unlimited"), *more)
     return relay, lab.opened(port, tls=False)
 
 

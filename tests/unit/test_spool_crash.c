@@ -11,7 +11,7 @@
  */
 
 #define ROUNDS 1000
-#define ROUNDS_WITHOUT_FLUSH 60
+#define ROUNDS_WITHOUT_FLUSH 3000 /* at most; mostly one of the first has something wrong */
 #define NOTE_KEYS 4
 
 struct expected {
@@ -242,7 +242,7 @@ static void forget_gone(void)
 	assert_true(kept < 200);
 }
 
-/* Rounds in one folder; how much was wrong in all of them? */
+/* Rounds in one folder; how much was wrong in all of them? Without flushes, in the first such. */
 static unsigned run(uint64_t seed, unsigned rounds, bool has_relaxed)
 {
 	const uint64_t corrupt = stats_mine->spool_corrupt;
@@ -271,6 +271,8 @@ static unsigned run(uint64_t seed, unsigned rounds, bool has_relaxed)
 			print_error("seed %llu round %u: %u wrong\n", (unsigned long long)seed,
 				round, now);
 		wrong += now;
+		if (seed == 0 && wrong > 0)
+			break;
 		if (!has_relaxed && seed != 0)
 			assert_int_equal(stats_mine->spool_corrupt, corrupt);
 		forget_gone();
@@ -294,7 +296,10 @@ static void test_power_cuts_with_relaxed(void **state)
 	assert_int_equal(run(2, ROUNDS / 2, true), 0);
 }
 
-/* The test is worth something: without the flush it finds what is lost. */
+/*
+ * The test is worth something: without the flush it finds what is lost, once something was
+ * acknowledged before a cut, which on a busy machine is later.
+ */
 static void test_power_cuts_without_flush(void **state)
 {
 	(void)state;
