@@ -40,10 +40,10 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-# await SECONDS FILE PATTERN [COUNT]: until so many lines of FILE match
+# await SECONDS FILE PATTERN [COUNT]: until so many lines of FILE match; it may not be there yet
 await() {
-	local tries=$(($1 * 50))
-	while [ "$(grep -cE -- "$3" "$2" 2>/dev/null || true)" -lt "${4:-1}" ]; do
+	local tries=$(($1 * 50)) count
+	while count=$(grep -cE -- "$3" "$2" 2>/dev/null || true) && [ "${count:-0}" -lt "${4:-1}" ]; do
 		[ $((tries--)) -gt 0 ] || return 1
 		sleep 0.02
 	done
