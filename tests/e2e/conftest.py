@@ -341,6 +341,9 @@ class Conversation(Lines):
         self.say("250 2.1.5 Recipient OK")
 
     def verb_data(self, _line):
+        if not self.recipients:
+            self.say("503 5.5.1 RCPT first")
+            return
         self.say("354 go ahead")
         self.buffer = b"\r\n" + self.buffer
         while b"\r\n.\r\n" not in self.buffer:

@@ -110,7 +110,9 @@ send-connector "inside" {{ smart-hosts = {{"127.0.0.1:{self.hop_port}"}} }}
         return status, self.stable(text)
 
     def stable(self, text):
-        text = text.replace(str(self.folder), "DESK").replace(str(self.port), "PORT")
+        text = text.replace(str(self.folder), "DESK")
+        # Of an address only: any number may have these digits.
+        text = re.sub(rf":{self.port}\b", ":PORT", text)
         return re.sub(r"after \d+\.\d+ ms", "after T ms", text)
 
     def ip(self, *arguments, partner="fabrikam", check=None):
