@@ -263,7 +263,7 @@ valgrind: deps-test ## the unit tests, and 10 000 sessions, under valgrind
 	$(Q)VARIANT=$@ tests/valgrind.sh 10000
 
 .PHONY: fuzz bench bench-idle bench-queue bench-door bench-commit bench-icount \
-	bench-parser bench-handshake
+	bench-parser bench-handshake bench-floor
 fuzz: deps-lint ## libFuzzer on every parser, FUZZ_SECONDS=30 each
 	$(Q)$(BUILD) VARIANT=fuzz fuzz-bins
 	$(Q)FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.sh
@@ -312,6 +312,11 @@ bench-parser: deps-test ## what reading a session's bytes costs
 bench-handshake: deps-test ## what a mutual handshake costs, and on what it is spent (valgrind)
 	$(Q)$(BUILD) bench-bins
 	$(Q)bench/handshake.sh --profile
+
+bench-floor: deps-test ## the least that any relay here must spend on a message
+	$(Q)$(BUILD) bench-bins
+	$(Q)mkdir -p build/bench
+	$(Q)$(B)/bench/floor --folder build/bench
 
 # ---- lint
 
