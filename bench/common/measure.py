@@ -261,12 +261,20 @@ class Sampler(threading.Thread):
     def __init__(self, subject, seconds):
         super().__init__(daemon=True)
         self.subject, self.seconds, self.got = subject, seconds, {}
+        self.is_over = threading.Event()
         self.start()
 
     def run(self):
-        time.sleep(self.seconds)
+        if self.is_over.wait(self.seconds):
+            return
         with contextlib.suppress(OSError):
             self.got = self.subject.counters()
+
+    def end(self):
+        """The run is over, maybe before its middle was due: what there is."""
+        self.is_over.set()
+        self.join(5)
+        return self.got
 
 
 def stats_each(before, after, messages):
@@ -304,8 +312,7 @@ def measure(station, options, seconds, drain_seconds, counting=False):
     row["cpu"] = cpu_row(own, load, cpu_of(sink) - cpu_of(before_sink), messages)
     memory = after
     if sampler is not None:
-        sampler.join(5)
-        memory = sampler.got or after
+        memory = sampler.end() or after
         row["counting"] = True
         calls = count.calls
         row["syscalls_per_message"] = None if calls is None else round(calls / messages, 3)
