@@ -37,15 +37,15 @@ from scenarios import IDLE_SESSIONS, SCENARIOS, STAGES, by_name
 # Repetitions, minutes, most seconds of a run, and the parts beside the runs.
 KINDS = {
     "quick": (1, 5, 1, ()),
-    "short": (3, 8.5, 3, ("commit", "door", "micro")),
-    "full": (5, 75, 6, ("commit", "door", "micro", "icount", "idle-kernel")),
+    "short": (3, 8.5, 3, ("floor", "commit", "door", "micro")),
+    "full": (5, 75, 6, ("floor", "commit", "door", "micro", "icount", "idle-kernel")),
 }
 # What a plan counts with, in seconds; wrong guesses shorten runs, or leave the last of them out.
 OVERHEAD_SECONDS = 0.3
 START_SECONDS = {"slow": 15, "resumed": 10, "main": 25}
 DRAIN_GUESS = {"postfix": 1.5, "exim": 4.0, "opensmtpd": 3.0, "postern-queue": 0.5}
 PART_SECONDS = {"commit": (20, 320), "door": (10, 120), "micro": (12, 300), "icount": (900, 900),
-                "idle-kernel": (150, 150)}
+                "idle-kernel": (150, 150), "floor": (6, 20)}
 
 
 def words(text):
@@ -367,7 +367,8 @@ class Bench:
         for name in self.args.parts:
             self.say(f"part {name}")
             self.results.data["curves"].update(
-                parts.measure(name, self.tools, Path(self.folder), self.args.kind == "full"))
+                parts.measure(name, self.tools, Path(self.folder), self.args.kind == "full",
+                              self.results.data["runs"]))
             self.results.save()
         for name in PART_SECONDS:
             for part in parts.PARTS[name]:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of bench/report's page that are no runs: commit, door, records, handshake, parsers."""
+"""The parts of bench/report's page that are no runs: floor, commit, door, records, handshake."""
 
+import floor as least
 import plots
-from page import absent, figure, h, table
-from summary import spread_of
-from words import figure_text
+from page import absent, figure, h, table, who
+from summary import SIZES, spread_of
+from words import figure_text, name_of, ordered, ranged
 
 # Not subjects, so colours of those whom they resemble least misleadingly.
 WAYS = {
@@ -22,6 +23,62 @@ def rows_of(results, name, out, title):
         return part["rows"]
     out.append(absent(title, part.get("missing", "it had no rows")))
     return []
+
+
+def floor(results, medians, out):
+    """What no relay here can go below, step by step, and what each spent beside it."""
+    out.append("<h2>The least that a relay here must spend on a message</h2>")
+    rows_of(results, "floor", out, "The least of a relay")
+    found = least.figures(results.get("curves", {}))
+    if not found:
+        return
+    sizes = sorted(found)
+    heads = [("microseconds of the relay’s thread", False),
+             *((size_text(size), True) for size in sizes)]
+    rows = []
+    for names, form in ((least.STEPS, "<b>{}</b>"), (least.BESIDE, "<i>{}</i>")):
+        for step, what in names.items():
+            label = form.format(h(what)) if names is least.BESIDE or step in least.SUMS else h(what)
+            rows.append([label, *(ranged(found[size][step]) if step in found[size] else "-"
+                                  for size in sizes)])
+    part = results["curves"]["floor"]
+    shared = ", ".join(f"{found[size]['store']['batch']} of {size_text(size)}" for size in sizes
+                       if "store" in found[size])
+    out.append(
+        "<p>Measured beside the runs by a program that only moves bytes: no SMTP, no look at the "
+        "text, no copy but the kernel’s, and nothing that waits or wakes anybody. Records are in "
+        f"userspace, {h(str(part.get('cipher')))}, {h(str(part.get('library')))}. So no relay with "
+        "these libraries and this kernel can spend less, and a real one spends more: it has a "
+        "protocol to speak.</p>" + table(heads, rows) +
+        '<p class="note">Median, lowest and highest of the repetitions; sums are taken within each. '
+        f"A write of the spool is shared as in this run: {h(shared)}. What stands in italics is in "
+        "no sum.</p>")
+    spent(results, medians, found, out)
+
+
+def size_text(size):
+    return f"{size // 1048576} MiB" if size % 1048576 == 0 else f"{size / 1024:g} KiB"
+
+
+def spent(results, medians, found, out):
+    """What each subject spent, as a multiple of that least."""
+    subjects, rows = results.get("subjects", {}), []
+    for scenario, size in SIZES:
+        there = medians.get(scenario, {})
+        for name in ordered(subjects, there):
+            floor_us = least.least_us(found, scenario, name)
+            cpu = there[name].get("cpu_per_1000")
+            if name != "direct" and floor_us and cpu:
+                rows.append([size, who(name, name_of(subjects, name)),
+                             "proxy" if name in least.PROXIES else "queue", figure_text(floor_us["median"]),
+                             figure_text(cpu, 1000),
+                             figure_text(cpu["median"] * 1000 / floor_us["median"])])
+    if rows:
+        out.append("<h3>What each spent on a message, as a multiple of the least</h3>" + table(
+            [("size", False), ("subject", False), ("kind", False), ("the least, µs", True),
+             ("spent, µs", True), ("times", True)], rows) +
+            '<p class="note">100 messages a connection, all processes of the subject. nginx encrypts '
+            "one leg only, so it could go below. OpenSMTPD does not flush.</p>")
 
 
 def commit(results, out):

@@ -7,7 +7,7 @@ import json
 import plots
 from scenarios import STAGES
 from summary import SIZES, not_run, summarise
-from words import durability_class, figure_text, missing_of, name_of, ordered, percent, ranged
+from words import durability_class, figure_text, missing_of, name_of, ordered, percent, ranged, reached
 
 CSS = """
 :root { color-scheme: light dark; --font: "DejaVu Sans", "Segoe UI", Roboto, Helvetica, sans-serif;
@@ -296,14 +296,24 @@ class Page:
     def targets(self):
         rows = []
         for row in self.summary["targets"]:
-            answer = {True: '<span class="yes">yes</span>', False: '<span class="no">no</span>',
-                      None: '<span class="missing">not measured</span>'}[row["met"]]
-            rows.append([h(row["what"]), h(row["wanted"]), h(row["shown"]), answer])
+            answer = reached(row)
+            kind = {True: "yes", False: "no", None: "missing"}[row["met"]]
+            rows.append([h(row["what"]), h(row["wanted"]), h(row["shown"]), h(row["limit"] or "-"),
+                         f'<span class="{kind}">{h(answer)}</span>'])
         self.add("<h2>What we set out to reach, and what this run shows</h2>",
-                 "<p>The limits were set before. Ratios are taken within each repetition; the "
+                 "<p>What is wanted was set before. Ratios are taken within each repetition; the "
                  "median counts, its range stands beside it.</p>",
-                 table([("", False), ("wanted", False), ("this run", False), ("reached", False)],
-                       rows))
+                 table([("", False), ("wanted", False), ("this run", False),
+                        ("no relay here could pass", False), ("reached", False)], rows))
+        if self.summary["limits"]:
+            self.add('<p class="note">What no relay here could pass: a rate is at the most '
+                     "<i>cores / (processor time that load and sink spend on a message + the least "
+                     "of a relay)</i>, over the same rate as this run’s ratio, where load and sink "
+                     "each count as on the direct path or beside the subject, whichever is less; "
+                     "processor time is at the least <i>the least of a relay / processor time of "
+                     "the same peer</i>. Shown is that of the median; beyond the limit is what would "
+                     "be so with the lowest repetition, too. A row that is not reached, though no limit is in the way, "
+                     "is our own shortfall.</p>")
 
     def rows(self):
         heads = [("scenario", False), ("subject", False), ("rep.", True), ("durability", False),

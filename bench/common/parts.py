@@ -11,6 +11,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from floor import batches
+
 ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = 77
 
@@ -41,7 +43,7 @@ def json_lines(text):
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
-def commit(tools, folder, full):
+def commit(tools, folder, full, _):
     """The spool alone against what is usual: all ways take turns within each repetition."""
     program = tools.build / "bench/commit"
     rows = []
@@ -60,7 +62,7 @@ def commit(tools, folder, full):
     return {"commit": {"rows": rows}}
 
 
-def door(tools, _, full):
+def door(tools, _folder, full, _):
     """Tries, refusals and changes at the door: as root, in namespaces of their own."""
     text = say([tools.build / "bench/door", "--postern", tools.postern.resolve(), "--sizes",
                 "1000,10000,100000,1000000" if full else "1000,10000,100000", "--repetitions",
@@ -84,12 +86,12 @@ def own_part(name, command, seconds):
     return {name: {key: value for key, value in found[-1].items() if key != "part"}}
 
 
-def parser(tools, _, full):
+def parser(tools, _folder, full, _):
     return own_part("parser", [tools.build / "bench/parser", "--json"] +
                     ([] if full else ["--ms", 10, "--repetitions", 3]), 300)
 
 
-def handshake(tools, folder, full):
+def handshake(tools, folder, full, _):
     """With the profile by instructions where there is valgrind for it, and time."""
     if not full:
         sides = [own_part("handshake", [tools.build / "bench/handshake", "--side", side, "--pki",
@@ -103,7 +105,17 @@ def handshake(tools, folder, full):
     return {"handshake": {key: value for key, value in got.items() if key != "part"}}
 
 
-def icount(_tools, folder, _full):
+def floor(tools, folder, full, runs):
+    """The least that a message costs any relay here; batches are those of the runs before."""
+    sizes = batches(runs)
+    return own_part("floor", [
+        tools.build / "bench/floor", "--json", "--folder", folder,
+        "--sizes", ",".join(str(size) for size, _ in sizes),
+        "--batch", ",".join(str(batch) for _, batch in sizes),
+        "--repetitions", 9 if full else 5, "--ms", 60 if full else 25], 120)
+
+
+def icount(_tools, folder, _full, _):
     """Kernel against userspace records, in instructions: QEMU counts."""
     with tempfile.TemporaryDirectory(prefix="icount.", dir=folder) as place:
         out = Path(place) / "out.json"
@@ -112,7 +124,7 @@ def icount(_tools, folder, _full):
     return {"icount": {key: value for key, value in got.items() if key != "part"}}
 
 
-def idle_kernel(_tools, folder, _full):
+def idle_kernel(_tools, folder, _full, _):
     """Memory of idle sessions whose records the kernel does, in a kernel that can."""
     with tempfile.TemporaryDirectory(prefix="idle.", dir=folder) as place:
         out = Path(place) / "out.json"
@@ -125,15 +137,15 @@ def idle_kernel(_tools, folder, _full):
 
 
 PARTS = {"commit": (commit,), "door": (door,), "micro": (parser, handshake), "icount": (icount,),
-         "idle-kernel": (idle_kernel,)}
+         "idle-kernel": (idle_kernel,), "floor": (floor,)}
 
 
-def measure(name, tools, folder, full):
-    """{entry: {"rows": ...} or {"missing": why}} of one part."""
+def measure(name, tools, folder, full, runs=()):
+    """{entry: {"rows": ...} or {"missing": why}} of one part, beside these runs."""
     result = {}
     for part in PARTS[name]:
         try:
-            result.update(part(tools, folder, full))
+            result.update(part(tools, folder, full, runs))
         except (Missing, json.JSONDecodeError) as why:
             result[part.__name__] = {"missing": str(why)}
     return result

@@ -7,6 +7,7 @@ then summed up, since whatever else the machine did met both sides of it.
 
 import statistics
 
+import floor
 from scenarios import PEERS, STORING_PEERS
 
 # What is summed up of each run: name in the summary, and where it stands in the run.
@@ -102,13 +103,19 @@ def by_repetition(runs, scenario, subject, path):
 def ratio(runs, scenario, subject, bases, path=("end_to_end_per_second",), best=max):
     """Subject over the best of the bases, within each repetition; None without a common one."""
     mine = by_repetition(runs, scenario, subject, path)
-    others = [by_repetition(runs, scenario, base, path) for base in bases]
-    quotients = []
-    for repetition, value in mine.items():
-        there = [other[repetition] for other in others if other.get(repetition)]
-        if there:
-            quotients.append(value / best(there))
-    return spread_of(quotients)
+    theirs = best_of(runs, scenario, bases, path, best)
+    return spread_of(value / theirs[repetition] for repetition, value in mine.items()
+                     if repetition in theirs)
+
+
+def best_of(runs, scenario, bases, path, best):
+    """{repetition: figure} of the best of the bases."""
+    result = {}
+    for base in bases:
+        for repetition, value in by_repetition(runs, scenario, base, path).items():
+            if value:
+                result[repetition] = best(result.get(repetition, value), value)
+    return result
 
 
 RATIOS = [
@@ -139,19 +146,50 @@ def ratios(runs):
     return result
 
 
+def limits(results, table):
+    """{ratio: how far it could be here}: see floor.py."""
+    runs, result = results.get("runs", []), {}
+    for row in RATIOS:
+        name, scenario, _, bases, figure, best = row
+        found = floor.limit(results, table, row, list(
+            best_of(runs, scenario, bases, PATHS[figure], best).values()))
+        if found is not None:
+            result[name] = found
+    return result
+
+
+def over(runs, base):
+    """{scenario: {subject: its rate over that of the base}}, where a rate is what was asked for."""
+    result = {}
+    for scenario, subject in dict.fromkeys((run["scenario"], run["subject"]) for run in runs):
+        if scenario in ("open-50", "idle") or subject == base:
+            continue
+        found = ratio(runs, scenario, subject, (base,))
+        if found is not None:
+            result.setdefault(scenario, {})[subject] = found
+    return result
+
+
 def target(what, wanted, shown, met):
     return {"what": what, "wanted": wanted, "shown": shown,
-            "met": None if met is None else bool(met)}
+            "met": None if met is None else bool(met), "limit": None, "beyond": False}
 
 
-def ratio_target(found, name, what, limit, at_least=True):
-    wanted = f"at least {limit:g}" if at_least else f"at most {limit:.3g}"
-    if name not in found:
-        return target(what, wanted, "not measured in this run", None)
-    row = found[name]
-    met = row["median"] >= limit if at_least else row["median"] <= limit
-    return target(what, wanted, f"{row['median']:.3g} ({row['min']:.3g} to {row['max']:.3g}, "
-                                f"n = {row['n']})", met)
+def ratio_target(measured, name, what, bound, at_least=True):
+    """One of the ratios; measured are all of them, and how far they could be here."""
+    found, most = measured
+    row = target(what, f"at least {bound:g}" if at_least else f"at most {bound:.3g}",
+                 "not measured in this run", None)
+    if name in found:
+        got = found[name]
+        row["shown"] = f"{got['median']:.3g} ({got['min']:.3g} to {got['max']:.3g}, n = {got['n']})"
+        row["met"] = got["median"] >= bound if at_least else got["median"] <= bound
+    if name in most:
+        row["limit"] = f"{most[name]['median']:.3g} at the {'most' if at_least else 'least'}"
+        farthest = most[name]["farthest"]
+        row["beyond"] = row["met"] is False and \
+            (farthest < bound if at_least else farthest > bound)
+    return row
 
 
 def middle(table, scenario, subject, figure):
@@ -215,22 +253,27 @@ def kernel_idle_target(curves):
                   memory <= 16 * 1024 if sessions and sessions >= IDLE_TARGET else None)
 
 
-def targets(table, found, curves):
-    """What was set out to be reached, each with what the runs show; met is None if they do not."""
-    rows = [ratio_target(found, f"proxy/direct {name}",
+def targets(table, found, curves, most):
+    """What was set out to be reached, each with what the runs show; met is None if they do not.
+
+    Where most has what the machine allows, "limit" says it, and "beyond" whether what is wanted,
+    and was not reached, lies on its other side.
+    """
+    measured = found, most
+    rows = [ratio_target(measured, f"proxy/direct {name}",
                          f"Postern proxy over the direct path, {size}", 0.5)
             for name, size in SIZES]
-    rows.append(ratio_target(found, "proxy/direct 4k-1-full",
+    rows.append(ratio_target(measured, "proxy/direct 4k-1-full",
                              "Postern proxy over the direct path, one message a connection, "
                              "full handshakes", 0.9))
-    rows.append(ratio_target(found, "proxy/postfix 4k-100", "Postern proxy over Postfix, 4 KiB",
+    rows.append(ratio_target(measured, "proxy/postfix 4k-100", "Postern proxy over Postfix, 4 KiB",
                              20))
-    rows.append(ratio_target(found, "proxy/nginx cpu sessions-64", "CPU time a message, Postern "
+    rows.append(ratio_target(measured, "proxy/nginx cpu sessions-64", "CPU time a message, Postern "
                              "proxy over nginx mail, 4 KiB, 64 connections each", 0.7, False))
-    rows += [ratio_target(found, f"queue/best {name}", "Postern queue, durable, over the best of "
+    rows += [ratio_target(measured, f"queue/best {name}", "Postern queue, durable, over the best of "
                           f"Postfix, Exim and OpenSMTPD, {size}", 5 if name == "1m-100" else 15)
              for name, size in SIZES]
-    rows += [ratio_target(found, f"queue/best cpu {name}", "CPU time a message, Postern queue, "
+    rows += [ratio_target(measured, f"queue/best cpu {name}", "CPU time a message, Postern queue, "
                           f"durable, over the least of theirs, {size}", 1 / 15, False)
              for name, size in SIZES]
     rows += idle_targets(table)
@@ -283,9 +326,9 @@ def not_run(results):
 def summarise(results):
     runs = results.get("runs", [])
     table = medians(runs)
-    found = ratios(runs)
-    return {"medians": table, "ratios": found, "targets": targets(table, found,
-                                                                     results.get("curves", {})),
+    found, most = ratios(runs), limits(results, table)
+    return {"medians": table, "ratios": found, "limits": most,
+            "targets": targets(table, found, results.get("curves", {}), most),
             "sessions": sessions_curve(runs, table),
             "noise": noise(results.get("noise", [])),
             "void": [{"scenario": run["scenario"], "subject": run["subject"],

@@ -41,6 +41,13 @@ def figure_text(spread, scale=1, with_spread=True):
     return text + (f" ±{percent(spread['spread'])}" if with_spread and spread["n"] > 1 else "")
 
 
+def reached(row):
+    """The last word on a target."""
+    if row["beyond"]:
+        return "beyond this machine's limit"
+    return {True: "yes", False: "no", None: "not measured"}[row["met"]]
+
+
 def missing_of(results, scenario):
     """Why there is nothing of a scenario."""
     why = list(dict.fromkeys(row["why"] for row in results.get("not_run", [])

@@ -21,7 +21,9 @@ sys.path.insert(0, str(ROOT / "bench/common"))
 pytest.importorskip("matplotlib", reason="no python3-matplotlib: make deps-test")
 
 # pylint: disable=wrong-import-position
+import floor
 import summary
+import words
 
 RATES = {"direct": (1000, 2000, 1500), "postern-proxy": (700, 900, 1200),
          "postern-queue": (300, 320, 9999), "postfix": (20, 10, 30)}
@@ -38,8 +40,19 @@ def run_of(scenario, subject, repetition, rate, cpu, **more):
             "rss_kb": 4096, "pss_kb": 2048, "durability": "none: <x>", "record": "user", **more}
 
 
+def floor_of(**steps):
+    """The part of bench/floor for 4 KiB, with these microseconds."""
+    return {"library": "a <library>", "cipher": "AES-256-GCM", "rows": [
+        {"name": step, "step": step, "size": 4096, "unit": "us", "value": value, "min": value - 1,
+         "max": value + 1, "values": [value], "batch": 7} for step, value in steps.items()]}
+
+
 @pytest.fixture(name="results")
 def results_fixture():
+    return results_made_up()
+
+
+def results_made_up():
     """Three repetitions of one scenario; the queue's third is void, nginx could not run."""
     runs = [run_of("4k-100", subject, repetition + 1, rates[repetition], CPU[subject][repetition])
             for repetition in range(3) for subject, rates in RATES.items()]
@@ -66,6 +79,15 @@ def results_fixture():
             "curves": {"door": {"missing": "it needs root"}, "commit": {"rows": [
                 {"how": how, "sessions": sessions, "repetition": 1, "per_second": 100 * sessions,
                  "latency_p50_us": 900} for how in ("durable", "files") for sessions in (1, 8)]}}}
+
+
+@pytest.fixture(name="pages", scope="module")
+def pages_fixture(tmp_path_factory):
+    """The page and the table of the same, drawn once; with a floor, which the results may lack."""
+    results = results_made_up()
+    results["curves"]["floor"] = floor_of(receive=5, open=6, seal=7, send=8, proxy=26, checksum=9,
+                                          store=15, queue=50, chain=24)
+    return report(tmp_path_factory.mktemp("page"), results)
 
 
 def report(tmp_path, results):
@@ -137,6 +159,109 @@ def test_idle_targets_need_all_sessions(results):
     assert rows(10000, 1, 1000)[2] is False
 
 
+def target_of(results, text):
+    rows = [row for row in summary.summarise(results)["targets"] if text in row["what"]]
+    assert rows, text
+    return rows[0]
+
+
+def test_a_rate_has_its_limit_where_all_cores_are_used(results):
+    what = "Postern proxy over the direct path, 4 KiB"
+    assert target_of(results, what)["limit"] is None  # without the part
+    results["curves"]["floor"] = floor_of(proxy=30, queue=90)
+    # 2 cores / (10 us of load + 20 of sink + 30) = 33,333 a second, over 1,500 of the direct path.
+    assert target_of(results, what)["limit"] == "22.2 at the most"
+    # Over the best of those that store, 20 a second: 2 / (10 + 20 + 90) us.
+    found = summary.summarise(results)["limits"]
+    assert found["queue/best 4k-100"]["median"] == pytest.approx(2 / 120e-6 / 20)
+    assert found["queue/best 4k-100"]["farthest"] == pytest.approx(2 / 119e-6 / 20)
+    # The sink has less to do beside the proxy; load has not, and counts as on the direct path.
+    for run in results["runs"]:
+        if run["subject"] == "postern-proxy":
+            run["cpu"].update(sink_per_1000=0.005, load_per_1000=0.5)
+    assert summary.summarise(results)["limits"]["proxy/direct 4k-100"]["median"] == \
+        pytest.approx(2 / 45e-6 / 1500)
+    assert "proxy/direct 64k-100" not in summary.summarise(results)["limits"]
+    del results["environment"]["cores"]
+    assert target_of(results, what)["limit"] is None
+
+
+def test_what_is_wanted_may_lie_beyond_the_limit(results):
+    proxy = "Postern proxy over the direct path, 4 KiB"
+    queue = "Postern queue, durable, over the least of theirs, 4 KiB"
+    results["curves"]["floor"] = floor_of(proxy=4000, queue=50)
+    row = target_of(results, proxy)
+    assert row["limit"].startswith("0.331 ") and row["met"] is True and not row["beyond"]
+    for run in results["runs"]:
+        if run["subject"] == "postern-proxy":
+            run["end_to_end_per_second"] *= 0.7
+    row = target_of(results, proxy)
+    assert row["met"] is False and row["beyond"]
+    assert words.reached(row) == "beyond this machine's limit"
+    # 50 us of 1 ms, the median of what the peer spent: below 1/15, so it is our own shortfall.
+    row = target_of(results, queue)
+    assert row["limit"] == "0.05 at the least" and row["met"] is False and not row["beyond"]
+    assert words.reached(row) == "no"
+    results["curves"]["floor"] = floor_of(proxy=4000, queue=70)
+    assert target_of(results, queue)["beyond"]  # with 69, the lowest repetition, too
+    results["curves"]["floor"] = floor_of(proxy=4000, queue=67)
+    row = target_of(results, queue)
+    assert row["limit"].startswith("0.067 ") and not row["beyond"]
+
+
+def test_batches_are_those_of_the_runs(results):
+    assert floor.batches(results["runs"]) == [(4096, 8), (65536, 8), (1048576, 8)]
+    for run in results["runs"]:
+        if run["subject"] == "postern-queue":  # the third is void
+            run["stats_per_message"] = {"spool_flushes": (0.2, 0.1, 9)[run["repetition"] - 1]}
+    assert floor.batches(results["runs"])[0] == (4096, 7)
+    results["runs"].append(run_of("1m-100", "postern-queue", 1, 1, 1,
+                                  stats_per_message={"spool_flushes": 1.2}))
+    assert floor.batches(results["runs"])[2] == (1048576, 1)
+
+
+def test_ratios_by_scenario(results):
+    results["runs"].append(run_of("open-50", "postern-proxy", 1, 5, 1))
+    found = summary.over(results["runs"], "postfix")
+    assert found["4k-100"]["direct"]["median"] == 50  # of 50, 200 and 50
+    assert found["serial"]["postern-proxy"]["median"] == 10
+    assert "postfix" not in found["4k-100"] and "open-50" not in found
+    assert summary.over(results["runs"], "direct")["4k-100"]["postern-queue"]["n"] == 2
+
+
+def test_the_floor_adds_up(tmp_path):
+    done = subprocess.run([BUILD / "bench/floor", "--sizes", "1k,20000,128k,2m", "--batch", "3,200",
+                           "--ms", "1", "--repetitions", "3", "--folder", tmp_path, "--json"],
+                          capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
+    got = json.loads(done.stdout)
+    values = {(row["size"], row["step"]): row["values"] for row in got["rows"]}
+    assert {size for size, _ in values} == {1024, 20000, 131072, 2 << 20}
+    for row in got["rows"]:
+        assert len(row["values"]) == 3 and all(value > 0 for value in row["values"]), row
+        assert (row["min"], row["value"], row["max"]) == tuple(sorted(row["values"]))
+        # As many as are asked for, but no more than 1 MiB.
+        assert (row["batch"], row["write_bytes"]) == {
+            1024: (3, 4096), 20000: (52, 1040384), 131072: (8, 1 << 20),
+            2 << 20: (1, 1 << 20)}[row["size"]]
+    proxy = ("receive", "open", "seal", "send")
+    for size in {size for size, _ in values}:
+        for i in range(3):
+            assert values[size, "proxy"][i] == pytest.approx(
+                sum(values[size, step][i] for step in proxy), abs=0.001)
+            assert values[size, "queue"][i] == pytest.approx(
+                sum(values[size, step][i] for step in (*proxy, "checksum", "store")), abs=0.001)
+
+
+@pytest.mark.parametrize("options", [("--sizes", "100k"), ("--sizes", "1023"), ("--sizes", "4k,x"),
+                                     ("--batch", "0"), ("--folder", "/nowhere/at/all")])
+def test_the_floor_refuses_what_it_cannot_do(options):
+    done = subprocess.run([BUILD / "bench/floor", "--ms", "1", *options], capture_output=True,
+                          text=True, check=False, timeout=60)
+    assert done.returncode == (1 if options[0] == "--folder" else 2) and done.stderr
+
+
 class Checker(HTMLParser):
     """Each element is closed where it must be; what it refers to is collected."""
 
@@ -170,8 +295,8 @@ class Checker(HTMLParser):
             self.references += re.findall(r"url\(([^)]*)\)", data)
 
 
-def test_the_page_stands_by_itself(tmp_path, results):
-    page, _ = report(tmp_path, results)
+def test_the_page_stands_by_itself(pages):
+    page, _ = pages
     checker = Checker()
     checker.feed(page)
     checker.close()
@@ -185,8 +310,8 @@ def test_the_page_stands_by_itself(tmp_path, results):
         assert value[1:] in identities
 
 
-def test_the_page_shows_void_missing_and_reached(tmp_path, results):
-    page, table = report(tmp_path, results)
+def test_the_page_shows_void_missing_and_reached(pages):
+    page, table = pages
     assert "1 of 15 runs are void" in page
     assert page.count("VOID: 3 lost &amp; &lt;gone&gt;") == 1
     assert "there is no package &lt;here&gt;" in page
@@ -195,11 +320,21 @@ def test_the_page_shows_void_missing_and_reached(tmp_path, results):
     assert "0.7 (0.45 to 0.8, n = 3)" in page
     assert '<span class="no">no</span>' in page and '<span class="yes">yes</span>' in page
     assert "a = b &amp; c &lt;d&gt;" in page
-    assert "<here>" not in page and "<gone>" not in page
+    assert "<here>" not in page and "<gone>" not in page and "<library>" not in page
     queue = next(line for line in table.splitlines() if line.startswith("| Postern-Queue |"))
     assert "310 ±6 %" in queue and "| 0.100 |" in queue
     assert "nginx mail | not measured: there is no package" in table
     assert "1 runs were void" in table
+
+
+def test_the_page_shows_the_floor_and_the_ratios(pages):
+    page, table = pages
+    assert "<td class=\"n\">26.0 (25.0 to 27.0)</td>" in page
+    # 200 us of the proxy over 26, 100 of the queue over 50.
+    assert '<td class="n">7.69</td>' in page and '<td class="n">2.00</td>' in page
+    assert "23.8 at the most" in page and "| 23.8 at the most | yes |" in table
+    assert "| 4k-100 | 0.700 | 0.230 | 0.0200 |" in table  # over direct
+    assert "| 4k-100 | 50.0 | 40.0 | 23.5 |" in table  # over Postfix
 
 
 def test_an_unknown_schema_is_refused(tmp_path):
