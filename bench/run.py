@@ -30,6 +30,7 @@ import machine
 import parts
 import results
 import summary
+from floor import joined
 from idle_beside import measure_idle
 from measure import Broken, Station, Tools, measure, run_load, wait_for_all
 from scenarios import IDLE_SESSIONS, SCENARIOS, STAGES, by_name
@@ -357,7 +358,19 @@ class Bench:
                     if repetition == 1 and self.is_counting(scenario):
                         self.one(stage, scenario, name, 0, counting=True)
                     self.one(stage, scenario, name, repetition)
+            if stage == "main":
+                self.floor()
         self.close_stations()
+
+    def part(self, name, runs):
+        return parts.measure(name, self.tools, Path(self.folder), self.args.kind == "full", runs)
+
+    def floor(self):
+        """The least of a relay, after each repetition: a machine is not always equally quick."""
+        curves = self.results.data["curves"]
+        if "floor" in self.args.parts:
+            first = [run for run in self.results.data["runs"] if run["repetition"] <= 1]
+            curves["floor"] = joined(curves.get("floor"), self.part("floor", first)["floor"])
 
     def run(self):
         stages = [stage for stage in STAGES if any(s.stage == stage for s in self.scenarios)]
@@ -365,10 +378,10 @@ class Bench:
             self.stage(stage, stages[place + 1:])
         self.sample("after the runs")
         for name in self.args.parts:
+            if name in self.results.data["curves"]:
+                continue
             self.say(f"part {name}")
-            self.results.data["curves"].update(
-                parts.measure(name, self.tools, Path(self.folder), self.args.kind == "full",
-                              self.results.data["runs"]))
+            self.results.data["curves"].update(self.part(name, self.results.data["runs"]))
             self.results.save()
         for name in PART_SECONDS:
             for part in parts.PARTS[name]:

@@ -43,6 +43,19 @@ def figures(curves):
     return found
 
 
+def joined(before, after):
+    """The part measured once more: its repetitions go on; what is missing takes nothing away."""
+    if not (before or {}).get("rows") or not after.get("rows"):
+        return before if (before or {}).get("rows") else after
+    more = {(row["size"], row["step"]): row["values"] for row in after["rows"]}
+    rows = []
+    for row in before["rows"]:
+        values = row["values"] + more.get((row["size"], row["step"]), [])
+        rows.append({**row, "values": values, "value": round(median(values), 4),
+                     "min": min(values), "max": max(values)})
+    return {**before, "repetitions": len(rows[0]["values"]), "rows": rows}
+
+
 def least_us(found, scenario, subject):
     """Microseconds that a message of this scenario costs such a subject at the least, or None."""
     return found.get(BYTES.get(scenario), {}).get("proxy" if subject in PROXIES else "queue")

@@ -112,7 +112,7 @@ def floor(tools, folder, full, runs):
         tools.build / "bench/floor", "--json", "--folder", folder,
         "--sizes", ",".join(str(size) for size, _ in sizes),
         "--batch", ",".join(str(batch) for _, batch in sizes),
-        "--repetitions", 9 if full else 5, "--ms", 60 if full else 25], 120)
+        "--repetitions", 3, "--ms", 40 if full else 15], 60)
 
 
 def icount(_tools, folder, _full, _):

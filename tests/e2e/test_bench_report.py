@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "bench/common"))
 pytest.importorskip("matplotlib", reason="no python3-matplotlib: make deps-test")
 
 # pylint: disable=wrong-import-position
+import curves
 import floor
 import summary
 import words
@@ -220,6 +221,20 @@ def test_batches_are_those_of_the_runs(results):
     assert floor.batches(results["runs"])[2] == (1048576, 1)
 
 
+def test_the_floor_goes_on_after_each_repetition():
+    def part(**steps):
+        return floor_of(**steps) | {"repetitions": 1}
+
+    missing = {"missing": "it failed"}
+    both = floor.joined(floor.joined(floor.joined(None, part(proxy=30)), part(proxy=40)),
+                        part(proxy=10))
+    row = both["rows"][0]
+    assert (row["values"], row["value"], row["min"], row["max"]) == ([30, 40, 10], 30, 10, 40)
+    assert both["repetitions"] == 3 and row["batch"] == 7
+    assert floor.joined(both, missing) == both and floor.joined(missing, both) == both
+    assert floor.joined(None, missing) == missing
+
+
 def test_ratios_by_scenario(results):
     results["runs"].append(run_of("open-50", "postern-proxy", 1, 5, 1))
     found = summary.over(results["runs"], "postfix")
@@ -327,6 +342,15 @@ def test_the_page_shows_void_missing_and_reached(pages):
     assert "1 runs were void" in table
 
 
+def test_results_without_a_floor_have_their_page(results):
+    out = []
+    curves.floor(results, {}, out)
+    assert "The least of a relay: not shown. This benchmark did not ask for it." in "".join(out)
+    results["curves"]["floor"] = {"missing": "no <disk>"}
+    curves.floor(results, {}, out)
+    assert "no &lt;disk&gt;" in "".join(out)
+
+
 def test_the_page_shows_the_floor_and_the_ratios(pages):
     page, table = pages
     assert "<td class=\"n\">26.0 (25.0 to 27.0)</td>" in page
@@ -409,7 +433,8 @@ def run_bench(tmp_path, *options, driver=None):
 
 
 def test_the_runner_runs(tmp_path):
-    done, results = run_bench(tmp_path, "--subjects", "direct,postern-proxy", "--connections", "2")
+    done, results = run_bench(tmp_path, "--subjects", "direct,postern-proxy", "--connections", "2",
+                              "--parts", "floor")
     assert done.returncode == 0
     timed = [run for run in results["runs"] if not run.get("counting")]
     assert [run["subject"] for run in timed] == ["direct", "postern-proxy"]
@@ -419,6 +444,8 @@ def test_the_runner_runs(tmp_path):
     assert results["subjects"]["postern-proxy"]["settings"]
     assert results["noise"] and results["environment"]["cores"]
     assert results["summary"]["ratios"]["proxy/direct 4k-100"]["n"] == 1
+    assert {row["size"] for row in results["curves"]["floor"]["rows"]} == {4096, 65536, 1 << 20}
+    assert results["summary"]["limits"]["proxy/direct 4k-100"]["median"] > 0
     page, _ = report(tmp_path, results)
     assert "runs are void" not in page
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]  # nothing is left behind
