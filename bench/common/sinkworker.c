@@ -135,7 +135,7 @@ static void sink_go(struct sink_session *session)
 	if (session->is_over || session->is_waiting || session->is_handshaking ||
 		session->is_reading)
 		return;
-	if (server->state <= SERVER_CHUNK && stream_input(&session->stream).len > 0)
+	while (server->state <= SERVER_CHUNK && stream_input(&session->stream).len > 0)
 		sink_feed(session);
 	if (!sink_flush(session))
 		return;

@@ -134,10 +134,21 @@ struct span conn_input(const struct conn *conn)
 	return span_make(conn->in->data + conn->in_start, conn->in_end - conn->in_start);
 }
 
+/* May whole records that we open ourselves lie in the buffer? */
+static bool conn_has_sealed(const struct conn *conn)
+{
+	return conn->rx == &record_own && conn->state == CONN_OPEN && conn->in != NULL &&
+	       conn->raw_start < conn->raw_end;
+}
+
 void conn_consume(struct conn *conn, size_t bytes)
 {
 	ASSERT(bytes <= conn->in_end - conn->in_start && !conn->recv_op.in_flight);
 	conn->in_start += (uint32_t)bytes;
+	if (bytes > 0)
+		conn->is_fresh = false;
+	if (conn->in_start == conn->in_end && conn_has_sealed(conn))
+		conn->is_fresh = record_open_own(conn, false);
 	conn_in_tidy(conn);
 }
 
@@ -152,7 +163,9 @@ void conn_read(struct conn *conn)
 {
 	ASSERT(conn->state == CONN_OPEN);
 	conn->wants_input = true;
-	if (conn->is_fresh) {
+	if (conn->pending & CONN_PENDING_INPUT || conn->recv_op.in_flight)
+		return;
+	if (conn->is_fresh || (conn_has_sealed(conn) && record_open_own(conn, true))) {
 		conn->is_fresh = false;
 		conn->pending |= CONN_PENDING_INPUT;
 		loop_task_add(conn->net->loop, &conn->task);

@@ -25,7 +25,8 @@
  *
  *   0 .. in_start ==text for the owner== in_end .. raw_start ==ciphertext== raw_end .. cap
  *
- * A record is decrypted in place, since its text is shorter than itself.
+ * A record is decrypted in place, since its text is shorter than itself. Long ones that we open
+ * ourselves are opened one after the other, when the text before was consumed.
  *
  * Owns its descriptor, buffers and TLS object. Calls of struct conn_events run
  * from the loop; in each of them the owner may write, read, start TLS, close or
@@ -113,16 +114,16 @@ struct conn {
 	struct iobuf *wire; /* on its way: the kernel reads wire_start .. wire_sent_end */
 	uint32_t wire_start, wire_end;
 
-	bool wants_input;  /* conn_read() was called and is not yet answered */
-	bool is_fresh;     /* text came with the end of the handshake: conn_read() gives it first */
-	bool is_bulk_in;   /* the owner expects bulk: receive into large buffers */
-	bool is_bulk_out;  /* the owner sends bulk */
-	bool is_corked;    /* what is gathered is not complete: only conn_flush() sends it */
-	bool has_more;     /* the socket held more than the last receive took */
-	bool peer_closed;  /* FIN or close_notify was seen: never read again */
-	bool has_ended;    /* on_end was or will be called */
-	bool is_shut;      /* our close_notify has been given out */
-	bool is_lingering; /* our FIN too: what comes is thrown away */
+	bool wants_input;   /* conn_read() was called and is not yet answered */
+	bool is_fresh;      /* text that on_input did not tell of: conn_read() gives it first */
+	bool is_bulk_in;    /* the owner expects bulk: receive into large buffers */
+	bool is_bulk_out;   /* the owner sends bulk */
+	bool is_corked;     /* what is gathered is not complete: only conn_flush() sends it */
+	bool has_more;      /* the socket held more than the last receive took */
+	bool peer_closed;   /* FIN or close_notify was seen: never read again */
+	bool has_ended;     /* on_end was or will be called */
+	bool is_shut;       /* our close_notify has been given out */
+	bool is_lingering;  /* our FIN too: what comes is thrown away */
 	uint32_t discarded; /* bytes thrown away while closing */
 
 	const struct record_layer *rx;
@@ -168,7 +169,10 @@ void conn_open(struct conn *conn, struct conn_net *net, const struct conn_events
 NODISCARD int conn_connect(struct conn *conn, struct conn_net *net,
 	const struct conn_events *events, const struct address *to, const struct address *source);
 
-/* The received text, valid until conn_consume() or conn_read(). */
+/*
+ * The received text, valid until conn_consume() or conn_read(). When all of it was consumed, more
+ * may be at hand: conn_input() has it at once, or on_input tells of it after conn_read().
+ */
 struct span conn_input(const struct conn *conn);
 void conn_consume(struct conn *conn, size_t bytes);
 
@@ -245,8 +249,9 @@ void conn_keep_for_tls(struct conn *conn);
 
 /*
  * After on_tls: lets the kernel have what mode says; on_record follows, at once
- * or when it is settled. why_not is logged when mode is KTLS_OFF. KTLS_AUTO hands the receive
- * direction over as soon as so much has come that it would have paid: see KTLS_HAND_OVER_COST.
+ * or when it is settled, which may be within conn_read(). why_not is logged when mode is KTLS_OFF.
+ * KTLS_AUTO hands the receive direction over as soon as so much has come that it would have paid:
+ * see KTLS_HAND_OVER_COST.
  */
 void conn_allow_ktls(struct conn *conn, enum ktls_mode mode, const char *why_not);
 

@@ -89,6 +89,13 @@ void record_refuse(struct conn *conn, uint8_t description);
 /* One record of our own behind what lies on the wire. False: no room, or the cipher failed. */
 NODISCARD bool record_put_own(struct conn *conn, uint8_t record_type, struct span content);
 
+/*
+ * Opens records of ours that have come whole; those that are long only as far as the text before
+ * them was consumed, so that theirs stays where it is. is_more_wanted: one in any case, behind
+ * the text that there is. Is there more text now?
+ */
+bool record_open_own(struct conn *conn, bool is_more_wanted);
+
 /* A receive under kernel TLS failed: the peer is told why in an alert, if it was a bad record. */
 void record_tell_bad(struct conn *conn, int32_t result);
 

@@ -10,12 +10,21 @@
 /* Kept free on the wire for an alert or a KeyUpdate behind text. */
 #define CONTROL_ROOM_BYTES 64
 
+/* A longer record is not opened while text before it waits: its own would have to be moved. */
+#define GATHERED_RECORD_BYTES_MAX 2048
+
 /* Records without text in a row, as many as OpenSSL takes: each costs work and brings nothing. */
 #define EMPTY_RECORDS_MAX 32
 
 static void own_recv(struct conn *conn)
 {
-	conn_recv_bytes(conn, record_recv_limit(conn));
+	/* The last record that had come was opened after own_received(): no byte is held now. */
+	if (conn->ktls_want & BIT(KTLS_DIRECTION_RX) && conn->raw_start == conn->raw_end)
+		handshake_offer_kernel(conn);
+	if (conn->rx == &record_own)
+		conn_recv_bytes(conn, record_recv_limit(conn));
+	else
+		conn->rx->recv(conn);
 }
 
 /* Text stays where it was decrypted, unless some before it was not consumed. */
@@ -57,26 +66,45 @@ static void own_open_record(struct conn *conn, uint32_t length)
 		record_refuse(conn, ALERT_UNEXPECTED_MESSAGE);
 }
 
-/* All whole records that have come. */
+/* The length of the next record, if it has come whole and there is no reason to end; or 0. */
+static uint32_t own_next_record(struct conn *conn)
+{
+	const uint32_t have = conn->raw_end - conn->raw_start;
+	const uint8_t *record;
+	int length;
+
+	if (have == 0 || conn->has_ended)
+		return 0;
+	record = conn->in->data + conn->raw_start;
+	length = tls_record_length(span_make(record, have));
+	if (length < 0)
+		record_refuse(
+			conn, record[1] == 3 ? ALERT_RECORD_OVERFLOW : ALERT_UNEXPECTED_MESSAGE);
+	return length <= 0 || (uint32_t)length > have ? 0 : (uint32_t)length;
+}
+
+bool record_open_own(struct conn *conn, bool is_more_wanted)
+{
+	const uint32_t before = conn->in_end - conn->in_start;
+	const uint32_t enough = is_more_wanted ? before : 0;
+	uint32_t length;
+
+	while ((length = own_next_record(conn)) > 0) {
+		if (conn->in_end - conn->in_start > enough && length > GATHERED_RECORD_BYTES_MAX)
+			break;
+		own_open_record(conn, length);
+		conn->raw_start += length;
+		handshake_count(conn, length);
+	}
+	conn_send_wire(conn);
+	return conn->in_end - conn->in_start > before;
+}
+
 static void own_received(struct conn *conn, uint32_t bytes)
 {
 	conn->raw_end += bytes;
-	while (!conn->has_ended) {
-		uint32_t have = conn->raw_end - conn->raw_start;
-		uint8_t *record = conn->in->data + conn->raw_start;
-		int length = tls_record_length(span_make(record, have));
-
-		if (length < 0)
-			record_refuse(conn,
-				record[1] == 3 ? ALERT_RECORD_OVERFLOW : ALERT_UNEXPECTED_MESSAGE);
-		if (length <= 0 || (uint32_t)length > have)
-			break;
-		own_open_record(conn, (uint32_t)length);
-		conn->raw_start += (uint32_t)length;
-		handshake_count(conn, (uint32_t)length);
-	}
+	(void)record_open_own(conn, true);
 	handshake_offer_kernel(conn);
-	conn_send_wire(conn);
 	if (conn->has_ended && conn->in_start == conn->in_end)
 		return;
 	conn_input_ready(conn);
