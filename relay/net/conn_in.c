@@ -26,11 +26,12 @@ uint32_t conn_in_room(struct conn *conn)
 	uint32_t raw = conn->raw_end - conn->raw_start;
 	uint8_t *data = conn->in->data;
 
-	/* Moving costs a copy, so it is done only when less than a record's room is left. */
 	if (conn->in_start > 0 || conn->raw_start > text) {
 		uint32_t end = raw > 0 ? conn->raw_end : conn->in_end;
+		uint32_t gain = end - text - raw;
 
-		if (conn->in->cap - end < TLS_RECORD_BYTES_MAX) {
+		/* Moving costs a copy: where it gains more room than that, or a record lacks it. */
+		if (text + raw < gain || conn->in->cap - end < TLS_RECORD_BYTES_MAX) {
 			memmove(data, data + conn->in_start, text);
 			memmove(data + text, data + conn->raw_start, raw);
 			conn->in_start = 0;

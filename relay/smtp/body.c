@@ -10,7 +10,7 @@
  * body.c: the part of a session between DATA or BDAT and the answer to the message.
  */
 
-/* A body is received into bulk buffers once so much of it has come. */
+/* A body is received into bulk buffers if more than that is announced, or has come. */
 #define BULK_AFTER_BYTES 16384
 
 /* Less room than this in the sink is not worth a call. */
@@ -115,6 +115,8 @@ static void body_begin(struct session *session, enum session_state state)
 	unsigned classes = FIREWALL_STAMP | FIREWALL_ORGANIZATION;
 
 	session_enter(session, state);
+	if (transaction->announced_bytes > BULK_AFTER_BYTES)
+		session->conn.is_bulk_in = true;
 	/* What one of our own servers says to another stands. */
 	if (transaction->grant.role == ROLE_INTERNAL && session->sink->is_trusted)
 		classes = FIREWALL_STAMP;
@@ -175,7 +177,8 @@ static void body_pass(struct session *session, struct span text)
 	struct transaction *transaction = &session->transaction;
 
 	transaction->body_bytes += text.len;
-	if (transaction->body_bytes > BULK_AFTER_BYTES)
+	/* More was at hand than a small buffer took. */
+	if (transaction->body_bytes > BULK_AFTER_BYTES || session->conn.has_more)
 		session->conn.is_bulk_in = true;
 	if (transaction->is_discarding)
 		return;
@@ -386,6 +389,8 @@ void body_start_chunk(struct session *session)
 	else
 		body_begin(session, SESSION_CHUNK);
 	session->transaction.has_begun = true;
+	if (session->transaction.chunk_left > BULK_AFTER_BYTES)
+		session->conn.is_bulk_in = true;
 }
 
 void body_refuse(struct session *session, unsigned code, struct span wire)

@@ -87,6 +87,7 @@ struct transaction {
 	bool is_discarding;   /* refusal is set: the body is read and thrown away */
 	uint64_t rcpt_count;
 	uint64_t rcpt_accepted;
+	uint64_t announced_bytes; /* MAIL's SIZE=; 0: not said */
 	uint64_t body_bytes;
 	uint64_t chunk_left;
 	bool chunk_is_last;

@@ -232,6 +232,7 @@ static bool verb_mail(struct session *session, const struct command *command)
 		.pending = 1,
 		.is_utf8 = (command->params & PARAM_SMTPUTF8) != 0,
 		.is_binary = command->body == BODY_BINARYMIME,
+		.announced_bytes = command->params & PARAM_SIZE ? command->size : 0,
 		.grant = grant};
 	(void)format_print(transaction->sender, sizeof(transaction->sender), "%.*s",
 		(int)command->path.len, (const char *)command->path.data);
