@@ -17,11 +17,14 @@
 /* A small I/O buffer holds one whole record behind an unfinished line or reply, in whole pages. */
 #define IOBUF_SMALL_BYTES 24576
 
-/* A bulk I/O buffer holds four full records. */
-#define IOBUF_BULK_BYTES 69632
+/*
+ * Plaintext that one bulk send takes: 64 KiB of a message, with its commands and our fields in
+ * front. Its records fit IOBUF_BULK_BYTES with their overhead.
+ */
+#define BULK_PLAIN_BYTES 69632
 
-/* Plaintext that one bulk send takes; its records fit IOBUF_BULK_BYTES with their overhead. */
-#define BULK_PLAIN_BYTES 65536
+/* A bulk I/O buffer holds four full records, and a part of a fifth. */
+#define IOBUF_BULK_BYTES 73728
 
 /* Sources whose connections and messages are counted at a time, by the whole process: 2 MB. */
 #define QUOTA_SOURCES 16384
@@ -57,4 +60,5 @@
 #define PROXY_HEADER_TIMEOUT_MS 5000
 
 _Static_assert(IOBUF_SMALL_BYTES >= TLS_RECORD_BYTES_MAX, "a small buffer must hold one record");
-_Static_assert(IOBUF_BULK_BYTES >= BULK_PLAIN_BYTES + 4 * 64, "four records with their overhead");
+_Static_assert(IOBUF_BULK_BYTES >= BULK_PLAIN_BYTES + 6 * 64,
+	"five records with their overhead, and an alert");

@@ -427,6 +427,7 @@ static void delivery_on_envelope(struct spool_reader *reader, const struct envel
 	struct delivery *delivery = OWNER_OF(reader, struct delivery, reader);
 
 	delivery->envelope = *envelope;
+	text_out_expect(&delivery->out, envelope->body_bytes);
 	delivery->count = delivery->events->pick(
 		delivery, &delivery->envelope, delivery->indexes, DELIVERY_RCPTS_MAX);
 	ASSERT(delivery->count <= DELIVERY_RCPTS_MAX);

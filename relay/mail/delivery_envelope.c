@@ -223,7 +223,7 @@ void delivery_send_commands(struct delivery *delivery)
 	uint8_t line[LONG_COMMAND_LINE_BYTES_MAX];
 
 	if (is_eager && (!delivery->is_mail_written || delivery->written < delivery->count))
-		text_out_reserve(&delivery->out, client, delivery->envelope.body_bytes);
+		text_out_reserve(&delivery->out, client);
 	for (;;) {
 		struct delivery_cursor cursor = delivery->cursor;
 		size_t len = delivery_next_command(delivery, &cursor, line, sizeof(line));

@@ -10,20 +10,31 @@
 /* Bodies larger than this are sent in large pieces. */
 #define BULK_AFTER_BYTES 16384
 
+/* So much text at once is sealed from where it lies; the header is a record of its own then. */
+#define FRAME_AFTER_BYTES 8192
+
+_Static_assert(CHUNK_HEADER_BYTES <= CONN_FRAME_HEADER_BYTES, "a frame's header is a chunk's");
+
 void text_out_init(struct text_out *out, bool uses_bdat)
 {
 	*out = (struct text_out){.uses_bdat = uses_bdat};
 	dot_writer_init(&out->dot);
 }
 
-void text_out_reserve(struct text_out *out, struct client *client, uint64_t bytes)
+void text_out_expect(struct text_out *out, uint64_t bytes)
+{
+	out->is_bulk = bytes > BULK_AFTER_BYTES;
+}
+
+void text_out_reserve(struct text_out *out, struct client *client)
 {
 	struct conn *conn = &client->conn;
 	size_t room;
 
 	if (!out->uses_bdat || conn->out != NULL)
 		return;
-	conn->is_bulk_out = bytes > BULK_AFTER_BYTES;
+	/* A frame takes a large buffer when there is text. */
+	conn->is_bulk_out = out->is_bulk && conn_frame_room(conn, 0) == 0;
 	(void)conn_out_space(conn, CHUNK_HEADER_BYTES, &room);
 }
 
@@ -49,7 +60,6 @@ static void text_out_insert(struct text_out *out, struct conn *conn, struct span
 	front = conn->out->data + conn->out_start;
 	memmove(front, front + header.len, out->in_front);
 	memcpy(front + out->in_front, header.data, header.len);
-	out->in_front = 0;
 }
 
 /* Completes the gathered chunk and sends it as soon as the wire is free. */
@@ -57,12 +67,13 @@ static void text_out_seal(struct text_out *out, struct client *client, bool is_l
 {
 	struct conn *conn = &client->conn;
 	char header[CHUNK_HEADER_BYTES + 8];
-	const size_t text = conn->is_corked ? conn_gathered(conn) - out->in_front : 0;
 	const size_t len = format_print(
-		header, sizeof(header), "BDAT %zu%s\r\n", text, is_last ? " LAST" : "");
+		header, sizeof(header), "BDAT %zu%s\r\n", out->chunk_bytes, is_last ? " LAST" : "");
 	const struct span line = span_make(header, len);
 
-	if (conn->is_corked && conn_gathered(conn) > 0)
+	if (conn->is_frame_open)
+		conn_frame_end(conn, line);
+	else if (conn->is_corked && conn_gathered(conn) > 0)
 		text_out_insert(out, conn, line);
 	else
 		(void)conn_write(conn, line);
@@ -70,6 +81,8 @@ static void text_out_seal(struct text_out *out, struct client *client, bool is_l
 	if (!is_last)
 		out->chunks_owed++;
 	out->has_begun = true;
+	out->chunk_bytes = 0;
+	out->in_front = 0;
 	conn->is_corked = false;
 	client_flush_now(client);
 }
@@ -88,12 +101,16 @@ void text_out_push(struct text_out *out, struct client *client)
 
 static size_t text_out_conn_room(const struct text_out *out, struct conn *conn)
 {
-	size_t room;
+	size_t room = 0;
 
-	conn->is_bulk_out = out->bytes > BULK_AFTER_BYTES;
+	conn->is_bulk_out = out->is_bulk || out->bytes > BULK_AFTER_BYTES;
 	/* A sealed chunk that has not left entirely must not be added to. */
 	if (out->uses_bdat && conn->out != NULL && !conn->is_corked)
 		return 0;
+	if (out->uses_bdat && conn->is_bulk_out)
+		room = conn_frame_room(conn, out->in_front);
+	if (room > 0 || conn->is_framed)
+		return room;
 	(void)conn_out_space(conn, out->uses_bdat ? CHUNK_HEADER_BYTES : 0, &room);
 	conn_out_commit(conn, 0);
 	/* Each byte may be a dot at the start of a line, and the end of data must fit too. */
@@ -112,6 +129,15 @@ size_t text_out_room(struct text_out *out, struct client *client)
 	return room >= TEXT_OUT_ROOM_MIN ? room : 0;
 }
 
+/* Is text to go out in a frame? It need not be bulk as a whole where much of it is at hand. */
+static bool text_out_is_framed(const struct text_out *out, struct conn *conn, struct span text)
+{
+	if (conn->is_framed)
+		return true;
+	return out->uses_bdat && (conn->is_bulk_out || text.len >= FRAME_AFTER_BYTES) &&
+	       conn_frame_begin(conn, out->in_front);
+}
+
 void text_out_write(struct text_out *out, struct client *client, struct span text)
 {
 	struct conn *conn = &client->conn;
@@ -120,6 +146,11 @@ void text_out_write(struct text_out *out, struct client *client, struct span tex
 	size_t len;
 
 	out->bytes += text.len;
+	out->chunk_bytes += text.len;
+	if (text_out_is_framed(out, conn, text)) {
+		conn_frame_add(conn, text);
+		return;
+	}
 	STAT_ADD(copied_bytes, text.len);
 	to = conn_out_space(conn, out->uses_bdat ? CHUNK_HEADER_BYTES : 0, &room);
 	if (out->uses_bdat) {
@@ -156,10 +187,13 @@ void text_out_stop(struct text_out *out, struct client *client)
 	 * commands in front of it, which are answered. */
 	if (!out->uses_bdat || !conn->is_corked)
 		return;
+	out->chunk_bytes = 0;
 	if (out->in_front == 0) {
 		conn_drop_held(conn);
 		return;
 	}
+	if (conn->is_framed)
+		conn_frame_drop(conn);
 	conn->out_end = conn->out_start + out->in_front;
 	out->in_front = 0;
 	conn_release(conn);

@@ -5,8 +5,9 @@
  * text_out.h: the text of a message on its way to a next hop, as BDAT chunks (RFC 3030) or as
  * dot-stuffed DATA (RFC 5321 4.5.2).
  *
- * Text gathers in the connection's buffer. A chunk is as long as what was gathered when the wire
- * became free; its header is put in front of it then, so text is copied once.
+ * Text gathers in the connection's buffer, or is sealed into it at once if there is much of it
+ * (conn_frame_begin()). A chunk is as long as what was gathered when the wire became free; its
+ * header is put in front of it then, so text is copied once at the most.
  *
  * Whoever writes asks for room first, and calls text_out_push() when the client says that all has
  * left (on_drained): that is when there may be room again. The client must be usable and is
@@ -24,6 +25,8 @@ struct text_out {
 	bool has_begun;       /* a chunk was sent, or waits for the wire */
 	unsigned chunks_owed; /* answers to chunks that are not the message's answer */
 	uint32_t in_front;    /* bytes of commands that leave with the first chunk */
+	bool is_bulk;         /* there is much to come */
+	size_t chunk_bytes;   /* of text in the chunk that is being made */
 	uint64_t bytes;       /* of text so far */
 	struct dot_writer dot;
 };
@@ -31,11 +34,14 @@ struct text_out {
 /* Begins a message's text. With DATA, the next hop must have said 354 before any is written. */
 void text_out_init(struct text_out *out, bool uses_bdat);
 
+/* About so many bytes of text will come. Where that is not known, it shows. */
+void text_out_expect(struct text_out *out, uint64_t bytes);
+
 /*
- * Text of so many bytes shall leave together with the commands before it, in one send: called
- * before they are written, this keeps room for the header of a chunk.
+ * The text shall leave together with the commands before it, in one send: called before they are
+ * written, this keeps room for the header of a chunk.
  */
-void text_out_reserve(struct text_out *out, struct client *client, uint64_t bytes);
+void text_out_reserve(struct text_out *out, struct client *client);
 
 /*
  * The commands were written, and not flushed: from now on what is written is text behind them.

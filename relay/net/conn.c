@@ -65,7 +65,7 @@ static void conn_dispose(struct conn *conn)
 		loop_close(conn->net->loop, conn->fd);
 	conn->fd = -1;
 	iobuf_put(&conn->net->bufs, &conn->in);
-	iobuf_put(&conn->net->bufs, &conn->out);
+	conn_drop_out(conn);
 	iobuf_put(&conn->net->bufs, &conn->wire);
 	handshake_forget(conn);
 	loop_task_cancel(&conn->flush_task);
@@ -272,11 +272,14 @@ size_t conn_room(const struct conn *conn)
 {
 	if (conn->out == NULL)
 		return IOBUF_SMALL_BYTES;
+	if (conn->is_framed)
+		return conn_frame_room(conn, 0);
 	return conn_out_cap(conn) - conn->out_end;
 }
 
 uint8_t *conn_out_space(struct conn *conn, size_t reserve, size_t *room)
 {
+	ASSERT(!conn->is_framed);
 	if (conn->out == NULL) {
 		conn->out = iobuf_take(&conn->net->bufs, conn->is_bulk_out);
 		conn->out_start = (uint32_t)reserve;
@@ -303,7 +306,16 @@ void conn_out_prepend(struct conn *conn, struct span header)
 
 size_t conn_gathered(const struct conn *conn)
 {
-	return conn->out == NULL ? 0 : conn->out_end - conn->out_start;
+	size_t framed = conn->is_framed ? conn->frame_front + conn->frame_rest : 0;
+
+	return conn->out == NULL ? 0 : conn->out_end - conn->out_start + framed;
+}
+
+void conn_drop_out(struct conn *conn)
+{
+	if (conn->is_framed)
+		record_unframe(conn);
+	iobuf_put(&conn->net->bufs, &conn->out);
 }
 
 size_t conn_write(struct conn *conn, struct span bytes)
@@ -313,6 +325,11 @@ size_t conn_write(struct conn *conn, struct span bytes)
 
 	if (bytes.len == 0 || conn->state >= CONN_CLOSING)
 		return bytes.len;
+	if (conn->is_framed) {
+		bytes = span_head(bytes, conn_frame_room(conn, 0));
+		conn_frame_add(conn, bytes);
+		return bytes.len;
+	}
 	to = conn_out_space(conn, 0, &take);
 	take = take < bytes.len ? take : bytes.len;
 	memcpy(to, bytes.data, take);
@@ -358,7 +375,7 @@ static void conn_end_now(struct conn *conn, enum conn_end why)
 static void conn_send_failed(struct conn *conn)
 {
 	iobuf_put(&conn->net->bufs, &conn->wire);
-	iobuf_put(&conn->net->bufs, &conn->out);
+	conn_drop_out(conn);
 	if (!conn->recv_op.in_flight || conn->state != CONN_OPEN)
 		conn_end_now(conn, CONN_END_RESET);
 }
@@ -406,7 +423,11 @@ static void conn_send_done(struct op *op, int32_t result, uint32_t flags)
 
 bool conn_is_worn(const struct conn *conn)
 {
-	return conn->facts.version != NULL && conn->records_sent > TLS_RECORDS_MAX;
+	/* Those that we seal are numbered, under the key in force. */
+	const uint64_t records = conn->tx == &record_own ? conn->seal[KTLS_DIRECTION_TX].sequence
+							 : conn->records_sent;
+
+	return conn->facts.version != NULL && records > TLS_RECORDS_MAX;
 }
 
 /* The end. */
@@ -476,7 +497,7 @@ void conn_close(struct conn *conn)
 	/* Half a thing must not look like a whole one: a body's text without its frame is commands.
 	 */
 	if (conn->is_corked)
-		iobuf_put(&conn->net->bufs, &conn->out);
+		conn_drop_out(conn);
 	conn_enter(conn, CONN_CLOSING);
 	conn->pending = 0;
 	timer_set(loop_timers(conn->net->loop), &conn->timer,

@@ -26,7 +26,10 @@
  *   0 .. in_start ==text for the owner== in_end .. raw_start ==ciphertext== raw_end .. cap
  *
  * A record is decrypted in place, since its text is shorter than itself. Long ones that we open
- * ourselves are opened one after the other, when the text before was consumed.
+ * ourselves are opened one after the other, when the text before was consumed. What is sent in a
+ * frame (conn_frame_begin()) lies in `out` as records:
+ *
+ *   front .. free .. out_start ==records== out_end .. frame_rest ==text== .. cap
  *
  * Owns its descriptor, buffers and TLS object. Calls of struct conn_events run
  * from the loop; in each of them the owner may write, read, start TLS, close or
@@ -111,7 +114,10 @@ struct conn {
 	uint32_t in_start, in_end, raw_start, raw_end;
 	struct iobuf *out; /* gathered text */
 	uint32_t out_start, out_end;
-	struct iobuf *wire; /* on its way: the kernel reads wire_start .. wire_sent_end */
+	uint32_t frame_front;    /* bytes of text in front of the frame's header */
+	uint32_t frame_rest;     /* text behind out_end, less than a record, and not yet sealed */
+	uint64_t frame_sequence; /* of the header's record, which comes before the others */
+	struct iobuf *wire;      /* on its way: the kernel reads wire_start .. wire_sent_end */
 	uint32_t wire_start, wire_end;
 
 	bool wants_input;   /* conn_read() was called and is not yet answered */
@@ -119,6 +125,8 @@ struct conn {
 	bool is_bulk_in;    /* the owner expects bulk: receive into large buffers */
 	bool is_bulk_out;   /* the owner sends bulk */
 	bool is_corked;     /* what is gathered is not complete: only conn_flush() sends it */
+	bool is_framed;     /* `out` holds records instead, and maybe text behind them */
+	bool is_frame_open; /* the frame's header is owed */
 	bool has_more;      /* the socket held more than the last receive took */
 	bool peer_closed;   /* FIN or close_notify was seen: never read again */
 	bool has_ended;     /* on_end was or will be called */
@@ -131,7 +139,7 @@ struct conn {
 	struct tls *tls; /* while OpenSSL protects one direction */
 	struct ktls ktls;
 	struct seal seal[KTLS_DIRECTION_COUNT]; /* directions that are ours */
-	uint64_t records_sent;                  /* at least so many, under one key */
+	uint64_t records_sent;  /* about so many; where we seal, seal[].sequence is exact */
 	bool owes_key_update;   /* the peer asked for our next key, and a send was under way */
 	unsigned key_updates;   /* KeyUpdate records met since OpenSSL lets go of reading */
 	uint32_t ticket_left;   /* of a ticket that goes on in the next record */
@@ -199,6 +207,39 @@ void conn_out_prepend(struct conn *conn, struct span header);
 /* How much is gathered and not on the wire. */
 size_t conn_gathered(const struct conn *conn);
 
+/* Forgets what is gathered. */
+void conn_drop_out(struct conn *conn);
+
+/*
+ * A frame: bulk text under a header that tells how long it is. Where the records are our own
+ * (seal.h) it is sealed at once from where it lies, and so copied and read once less than what is
+ * gathered. The header is known when all the text is; its record, the first by number, is made
+ * last.
+ *
+ * How much text conn_frame_add() takes, now or after conn_frame_begin(conn, front). 0: none, or
+ * there can be no frame, and text is to be gathered.
+ */
+size_t conn_frame_room(const struct conn *conn, size_t front);
+
+/*
+ * Begins one with what is gathered: its first bytes, `front` of them, stay in front of the header,
+ * the others are text. Nothing of it is sent before conn_frame_end(). False: there can be none.
+ */
+NODISCARD bool conn_frame_begin(struct conn *conn, size_t front);
+
+/* Takes text, no more than there is room for. */
+void conn_frame_add(struct conn *conn, struct span text);
+
+/*
+ * The frame is complete: header, CONN_FRAME_HEADER_BYTES at the most, goes in front of the text. It
+ * leaves with conn_flush_now(). Until it has left only conn_write() adds to what is gathered.
+ */
+#define CONN_FRAME_HEADER_BYTES 32
+void conn_frame_end(struct conn *conn, struct span header);
+
+/* Gives an open frame up: what was in front of the header is gathered again, the text is gone. */
+void conn_frame_drop(struct conn *conn);
+
 /*
  * Puts what is gathered on the wire at the end of this turn, so that all that a turn has to say
  * leaves in one piece. on_drained comes when all has left.
@@ -222,7 +263,7 @@ static inline void conn_release(struct conn *conn)
 /* The end of conn_hold() where what was gathered is not to be sent at all. */
 static inline void conn_drop_held(struct conn *conn)
 {
-	iobuf_put(&conn->net->bufs, &conn->out);
+	conn_drop_out(conn);
 	conn_release(conn);
 }
 

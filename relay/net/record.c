@@ -218,6 +218,12 @@ void record_send_alert(struct conn *conn, const uint8_t alert[2])
 	/* A peer that takes nothing more does not get its alert: the connection ends all the same.
 	 */
 	if (conn->tx == &record_own) {
+		/* Records that were made and not sent have the next numbers, and no future; nor has
+		 * what their owner may write behind them before it hears of the end. */
+		if (conn->is_framed) {
+			conn_drop_out(conn);
+			conn->is_shut = true;
+		}
 		if (!record_put_own(conn, RECORD_ALERT, span_make(alert, 2)))
 			STAT(alerts_unsent);
 		conn_send_wire(conn);
@@ -273,14 +279,15 @@ static bool record_rekey(struct conn *conn, enum ktls_direction direction)
 
 /*
  * Our own KeyUpdate, under the old key, then the new key; not while a send is
- * under way, since it would have to get in between. False: it cannot be done.
+ * under way or records of a frame wait for theirs, since it would have to get in between. False: it
+ * cannot be done.
  */
 bool record_answer_key_update(struct conn *conn)
 {
 	static const uint8_t answer[5] = {HANDSHAKE_KEY_UPDATE, 0, 0, 1, 0};
 	const struct span message = span_make(answer, sizeof(answer));
 
-	if (!conn->owes_key_update || conn->wire != NULL)
+	if (!conn->owes_key_update || conn->wire != NULL || conn->is_framed)
 		return true;
 	conn->owes_key_update = false;
 	if (conn->tx == &record_own)

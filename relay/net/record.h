@@ -86,6 +86,9 @@ void record_send_alert(struct conn *conn, const uint8_t alert[2]);
 /* The peer broke a rule: it is told by a fatal alert, and the connection ends. */
 void record_refuse(struct conn *conn, uint8_t description);
 
+/* Kept free on the wire for an alert or a KeyUpdate behind text. */
+#define CONTROL_ROOM_BYTES 64
+
 /* One record of our own behind what lies on the wire. False: no room, or the cipher failed. */
 NODISCARD bool record_put_own(struct conn *conn, uint8_t record_type, struct span content);
 
@@ -95,6 +98,15 @@ NODISCARD bool record_put_own(struct conn *conn, uint8_t record_type, struct spa
  * the text that there is. Is there more text now?
  */
 bool record_open_own(struct conn *conn, bool is_more_wanted);
+
+/*
+ * Seals what text is left behind the records of a frame, so that they can be sent. False: the
+ * cipher failed.
+ */
+NODISCARD bool record_complete_frame(struct conn *conn);
+
+/* What was framed is not sent at all: its numbers are free again. */
+void record_unframe(struct conn *conn);
 
 /* A receive under kernel TLS failed: the peer is told why in an alert, if it was a bad record. */
 void record_tell_bad(struct conn *conn, int32_t result);

@@ -2,13 +2,11 @@
 #include "relay/net/record.h"
 
 #include "relay/base/limits.h"
+#include "relay/base/stats.h"
 
 /*
  * record_own.c: records in userspace without OpenSSL's object; seal.h has the reasons.
  */
-
-/* Kept free on the wire for an alert or a KeyUpdate behind text. */
-#define CONTROL_ROOM_BYTES 64
 
 /* A longer record is not opened while text before it waits: its own would have to be moved. */
 #define GATHERED_RECORD_BYTES_MAX 2048
@@ -136,12 +134,40 @@ static void own_keep_rest(struct conn *conn)
 	conn->out_start = 0;
 }
 
+/* Records that lie ready: a frame's. One that is not complete is not sent. */
+static void own_send_frame(struct conn *conn)
+{
+	if (conn->wire == NULL && !conn->is_frame_open && record_complete_frame(conn)) {
+		conn->wire = conn->out;
+		conn->wire_start = conn->out_start;
+		conn->wire_end = conn->out_end;
+		conn->out = NULL;
+		conn->is_framed = false;
+	}
+	conn_send_wire(conn);
+}
+
 static void own_send(struct conn *conn)
 {
 	bool good = true;
 
 	if (conn->send_op.in_flight || conn->out == NULL)
 		return;
+	if (conn->is_framed) {
+		own_send_frame(conn);
+		return;
+	}
+	if (conn->is_shut) {
+		iobuf_put(&conn->net->bufs, &conn->out);
+		return;
+	}
+	/* One that had to wait for a frame which was given up. */
+	if (!record_answer_key_update(conn)) {
+		iobuf_put(&conn->net->bufs, &conn->out);
+		STAT(tls_key_update_closed);
+		conn_ended(conn, CONN_END_KEY_UPDATE);
+		return;
+	}
 	if (conn->wire == NULL) {
 		conn->wire = iobuf_take(&conn->net->bufs, conn->out->is_bulk);
 		conn->wire_start = 0;

@@ -110,16 +110,40 @@ static bool seal_tag(const struct seal *seal, uint8_t *tag)
 	return EVP_CIPHER_CTX_ctrl(seal->ctx, command, TAG_BYTES, tag) == 1;
 }
 
-size_t seal_write(struct seal *seal, uint8_t type, struct span text, uint8_t *out)
+size_t seal_text_at(const struct seal *seal)
 {
-	const size_t before = HEADER_BYTES + (seal->has_explicit_nonce ? EXPLICIT_BYTES : 0);
-	const size_t inner = text.len + (seal->is_tls13 ? 1 : 0);
-	const size_t len = before - HEADER_BYTES + inner + TAG_BYTES;
-	uint8_t *to = out + before;
-	int done = 0;
+	return HEADER_BYTES + (seal->has_explicit_nonce ? EXPLICIT_BYTES : 0);
+}
+
+size_t seal_record_bytes(const struct seal *seal, size_t text_bytes)
+{
+	return seal_text_at(seal) + text_bytes + (seal->is_tls13 ? 1 : 0) + TAG_BYTES;
+}
+
+/* Encrypts the next piece behind what there is of the record's text. */
+static bool seal_add(const struct seal *seal, struct span piece, uint8_t *to, size_t *len)
+{
+	int done;
+
+	if (piece.len == 0)
+		return true;
+	if (EVP_CipherUpdate(seal->ctx, to + *len, &done, piece.data, (int)piece.len) != 1)
+		return false;
+	*len += (size_t)done;
+	return true;
+}
+
+size_t seal_write_both(
+	struct seal *seal, uint8_t type, struct span first, struct span second, uint8_t *out)
+{
+	const size_t text_len = first.len + second.len;
+	const size_t bytes = seal_record_bytes(seal, text_len);
+	const size_t len = bytes - HEADER_BYTES;
+	uint8_t *to = out + seal_text_at(seal);
+	size_t inner = 0;
 	int more = 0;
 
-	ASSERT(seal->is_sender && text.len <= TLS_RECORD_TEXT_BYTES);
+	ASSERT(seal->is_sender && text_len <= TLS_RECORD_TEXT_BYTES);
 	out[0] = seal->is_tls13 ? SSL3_RT_APPLICATION_DATA : type;
 	out[1] = 3;
 	out[2] = 3;
@@ -127,17 +151,21 @@ size_t seal_write(struct seal *seal, uint8_t type, struct span text, uint8_t *ou
 	out[4] = (uint8_t)len;
 	if (seal->has_explicit_nonce)
 		seal_number(seal->sequence, out + HEADER_BYTES);
-	if (!seal_set_nonce(seal, out + HEADER_BYTES) || !seal_set_extra(seal, out, text.len))
+	if (!seal_set_nonce(seal, out + HEADER_BYTES) || !seal_set_extra(seal, out, text_len))
 		return 0;
-	if (EVP_CipherUpdate(seal->ctx, to, &done, text.data, (int)text.len) != 1)
+	if (!seal_add(seal, first, to, &inner) || !seal_add(seal, second, to, &inner) ||
+		!seal_add(seal, span_make(&type, seal->is_tls13 ? 1 : 0), to, &inner))
 		return 0;
-	if (seal->is_tls13 && EVP_CipherUpdate(seal->ctx, to + done, &more, &type, 1) != 1)
-		return 0;
-	ASSERT((size_t)(done + more) == inner);
+	ASSERT(to + inner + TAG_BYTES == out + bytes);
 	if (EVP_CipherFinal_ex(seal->ctx, to + inner, &more) != 1 || !seal_tag(seal, to + inner))
 		return 0;
 	seal->sequence++;
-	return HEADER_BYTES + len;
+	return bytes;
+}
+
+size_t seal_write(struct seal *seal, uint8_t type, struct span text, uint8_t *out)
+{
+	return seal_write_both(seal, type, text, (struct span){0}, out);
 }
 
 /* The content type is the last byte that is not 0 (RFC 8446 5.4). */
@@ -157,7 +185,7 @@ static enum seal_status seal_strip(const uint8_t *inner, size_t len, uint8_t *ty
 enum seal_status seal_read(
 	struct seal *seal, uint8_t *record, size_t len, uint8_t *type, struct span *text)
 {
-	const size_t before = HEADER_BYTES + (seal->has_explicit_nonce ? EXPLICIT_BYTES : 0);
+	const size_t before = seal_text_at(seal);
 	uint8_t *at = record + before;
 	size_t inner;
 	int done = 0;

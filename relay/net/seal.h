@@ -47,6 +47,17 @@ void seal_close(struct seal *seal);
  */
 NODISCARD size_t seal_write(struct seal *seal, uint8_t type, struct span text, uint8_t *out);
 
+/* The same of two pieces, one behind the other. The first may lie where its text goes to: at
+ * out + seal_text_at(). */
+NODISCARD size_t seal_write_both(
+	struct seal *seal, uint8_t type, struct span first, struct span second, uint8_t *out);
+
+/* Where in a record the text lies. */
+size_t seal_text_at(const struct seal *seal);
+
+/* How long a record of so much text is. */
+size_t seal_record_bytes(const struct seal *seal, size_t text_bytes);
+
 enum seal_status {
 	SEAL_GOOD,
 	SEAL_BAD,  /* not made with this key, or not the next in turn: bad_record_mac */
