@@ -449,10 +449,10 @@ static uint64_t list_next(const char **list, const char *option)
 	uint64_t value = 0;
 	const char *end = options_read_number(*list, &value);
 
-	if (end == NULL || (*end != ',' && *end != '\0'))
-		options_wrong(usage, option);
-	if (*end == ',')
+	if (end != NULL && *end == ',')
 		*list = end + 1;
+	else if (end == NULL || *end != '\0')
+		options_wrong(usage, option);
 	return value;
 }
 
