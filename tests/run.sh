@@ -253,7 +253,7 @@ suite_python() {
 	local file
 	for file in tests/e2e/test_*.py; do
 		[ -e "$file" ] || continue
-		run "e2e/$(basename "$file" .py)" 300 "${pytest[@]}" -v "$file"
+		run "e2e/$(basename "$file" .py)" 600 "${pytest[@]}" -v "$file"
 	done
 	# The rows of the capability table that have a test, each with its result.
 	run e2e/rows 60 tests/rows.sh

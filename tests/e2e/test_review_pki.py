@@ -79,7 +79,8 @@ def test_reloads_under_load(lab):
 
     def config(turn):
         return "\n".join([transport(workers=2), certificate(), partner(), inside(hop.port),
-                          secure("partners", port, fqdn=f"mx{turn % 3}.adatum.test"),
+                          secure("partners", port, fqdn=f"mx{turn % 3}.adatum.test",
+                                 connection_timeout="1h"),  # however slow all this is
                           *([receive("other", other)] if turn % 2 else [])])
 
     relay = lab.relay(config(0))
