@@ -11,6 +11,12 @@
 /* Bytes that are looked at together: a bit of a mask for each. */
 #define DOT_BLOCK_BYTES 64
 
+/* Blocks of plain text that are walked together. */
+#define DOT_GROUP 4
+
+/* Stands behind what is too short for a block: text that is looked for by nobody. */
+#define DOT_PADDING 'x'
+
 /*
  * What came last. The first three are all that a body without dots at line
  * starts ever sees, and the only ones in which dot_scan() may be called.
@@ -34,8 +40,8 @@ struct dot_block {
 	uint64_t cr;
 	uint64_t lf;
 	uint64_t dot;
-	bool has_nul;
-	bool has_high;
+	uint64_t nul;  /* no places: 0 if there is none */
+	uint64_t high; /* the same of bytes over 127 */
 };
 
 #ifdef __x86_64__
@@ -51,7 +57,7 @@ static inline uint64_t dot_block_match(const __m128i quarters[4], char byte)
 	return a | b << 16 | c << 32 | d << 48;
 }
 
-static inline struct dot_block dot_block_look(const uint8_t *at)
+static inline struct dot_block dot_block_look_whole(const uint8_t *at)
 {
 	const __m128i quarters[4] = {
 		_mm_loadu_si128((const __m128i *)(const void *)at),
@@ -68,29 +74,30 @@ static inline struct dot_block dot_block_look(const uint8_t *at)
 		.cr = dot_block_match(quarters, '\r'),
 		.lf = dot_block_match(quarters, '\n'),
 		.dot = dot_block_match(quarters, '.'),
-		.has_nul = _mm_movemask_epi8(_mm_cmpeq_epi8(least, _mm_setzero_si128())) != 0,
-		.has_high = _mm_movemask_epi8(any) != 0,
+		.nul = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(least, _mm_setzero_si128())),
+		.high = (unsigned)_mm_movemask_epi8(any),
 	};
 }
 
 /* The same where vectors are as long as a block, with a sixth of the instructions. */
 __attribute__((target("avx512bw"))) static inline struct dot_block dot_block_look_512(
-	const uint8_t *at)
+	const uint8_t *at, unsigned bytes)
 {
-	const __m512i all = _mm512_loadu_si512(at);
+	const __m512i all = _mm512_mask_loadu_epi8(
+		_mm512_set1_epi8(DOT_PADDING), ~UINT64_C(0) >> (DOT_BLOCK_BYTES - bytes), at);
 
 	return (struct dot_block){
 		.cr = _mm512_cmpeq_epi8_mask(all, _mm512_set1_epi8('\r')),
 		.lf = _mm512_cmpeq_epi8_mask(all, _mm512_set1_epi8('\n')),
 		.dot = _mm512_cmpeq_epi8_mask(all, _mm512_set1_epi8('.')),
-		.has_nul = _mm512_testn_epi8_mask(all, all) != 0,
-		.has_high = _mm512_movepi8_mask(all) != 0,
+		.nul = _mm512_testn_epi8_mask(all, all),
+		.high = _mm512_movepi8_mask(all),
 	};
 }
 
 #else
 
-static inline struct dot_block dot_block_look(const uint8_t *at)
+static inline struct dot_block dot_block_look_whole(const uint8_t *at)
 {
 	struct dot_block block = {0};
 
@@ -98,20 +105,30 @@ static inline struct dot_block dot_block_look(const uint8_t *at)
 		block.cr |= (uint64_t)(at[i] == '\r') << i;
 		block.lf |= (uint64_t)(at[i] == '\n') << i;
 		block.dot |= (uint64_t)(at[i] == '.') << i;
-		block.has_nul |= at[i] == '\0';
-		block.has_high |= at[i] > 127;
+		block.nul |= at[i] == '\0';
+		block.high |= at[i] > 127;
 	}
 	return block;
 }
 
 #endif
 
+static inline struct dot_block dot_block_look(const uint8_t *at, unsigned bytes)
+{
+	uint8_t part[DOT_BLOCK_BYTES];
+
+	if (bytes == DOT_BLOCK_BYTES)
+		return dot_block_look_whole(at);
+	memset(part, DOT_PADDING, sizeof(part));
+	memcpy(part, at, bytes);
+	return dot_block_look_whole(part);
+}
+
 /* A walk over one piece of input. */
 struct dot_walk {
 	struct span in;
 	size_t at;
-	ptrdiff_t line_at;   /* where the line began; negative: in an earlier piece */
-	enum dot_state last; /* one of the first three */
+	ptrdiff_t line_at; /* where the line began; negative: in an earlier piece */
 	unsigned flaws;
 	bool stops_at_dot; /* at a dot that begins a line */
 };
@@ -130,106 +147,147 @@ struct dot_carry {
 };
 
 /*
- * Walks one block, unless the walk has to stop in it: false. All is done on masks, without a
- * branch that depends on where the lines end: text costs the same whatever the length of its lines.
+ * Walks the first bytes of a block. All is done on masks, without a branch that depends on where
+ * the lines end: text costs the same whatever the length of its lines.
  */
-static inline __attribute__((always_inline)) bool dot_walk_block(
-	struct dot_walk *walk, struct dot_carry *carry, const struct dot_block *block)
+static inline __attribute__((always_inline)) void dot_walk_block(struct dot_walk *walk,
+	struct dot_carry *carry, const struct dot_block *block, unsigned bytes)
 {
-	uint64_t behind_cr = block->cr << 1 | carry->after_cr;
-	uint64_t ends = block->lf & behind_cr;
-	uint64_t starts = ends << 1 | carry->at_start;
+	const uint64_t here = ~UINT64_C(0) >> (DOT_BLOCK_BYTES - bytes);
+	const uint64_t behind_cr = block->cr << 1 | carry->after_cr;
+	const uint64_t ends = block->lf & behind_cr;
 
-	if (walk->stops_at_dot && (block->dot & starts) != 0)
-		return false;
-	walk->flaws |= (behind_cr & ~block->lf) != 0 ? BODY_BARE_CR : 0u;
+	walk->flaws |= (behind_cr & ~block->lf & here) != 0 ? BODY_BARE_CR : 0u;
 	walk->flaws |= (block->lf & ~behind_cr) != 0 ? BODY_BARE_LF : 0u;
-	walk->flaws |= block->has_nul ? BODY_NUL : 0u;
-	walk->flaws |= block->has_high ? BODY_EIGHT_BIT : 0u;
+	walk->flaws |= block->nul != 0 ? BODY_NUL : 0u;
+	walk->flaws |= block->high != 0 ? BODY_EIGHT_BIT : 0u;
 	if (ends != 0) {
 		/* Only the first end can be far from the one before it. */
 		dot_walk_end_line(walk, walk->at + (size_t)__builtin_ctzll(ends));
 		walk->line_at = (ptrdiff_t)walk->at + 64 - __builtin_clzll(ends);
 	}
-	carry->after_cr = block->cr >> 63;
-	carry->at_start = ends >> 63;
-	walk->at += DOT_BLOCK_BYTES;
+	carry->after_cr = block->cr >> (bytes - 1) & 1;
+	carry->at_start = ends >> (bytes - 1) & 1;
+	walk->at += bytes;
+}
+
+/* How many of these bytes are in front of the dot that stops the walk, or all. */
+static inline unsigned dot_walk_until(const struct dot_walk *walk, const struct dot_carry *carry,
+	const struct dot_block *block, unsigned bytes)
+{
+	const uint64_t ends = block->lf & (block->cr << 1 | carry->after_cr);
+	const uint64_t stops = block->dot & (ends << 1 | carry->at_start);
+
+	return walk->stops_at_dot && stops != 0 ? (unsigned)__builtin_ctzll(stops) : bytes;
+}
+
+/* A way to look at the bytes, a block at the most. */
+typedef struct dot_block dot_look(const uint8_t *at, unsigned bytes);
+
+/*
+ * Walks some blocks at once, if there is nothing in them but what most text has: CR and LF in pairs
+ * only, and no dot that stops the walk. False: nothing was done.
+ */
+static inline __attribute__((always_inline)) bool dot_walk_group(
+	struct dot_walk *walk, struct dot_carry *carry, dot_look *look)
+{
+	const uint64_t stops = walk->stops_at_dot ? ~UINT64_C(0) : 0;
+	const uint8_t *at = walk->in.data + walk->at;
+	struct dot_carry next = *carry;
+	struct dot_block all = {0};
+	uint64_t lf[DOT_GROUP];
+	unsigned with_end = 0;
+
+#pragma GCC unroll 4
+	for (unsigned i = 0; i < DOT_GROUP; i++) {
+		const struct dot_block block =
+			look(at + (size_t)i * DOT_BLOCK_BYTES, DOT_BLOCK_BYTES);
+
+		all.cr |= (block.cr << 1 | next.after_cr) ^ block.lf;
+		all.dot |= block.dot & (block.lf << 1 | next.at_start);
+		all.nul |= block.nul;
+		all.high |= block.high;
+		with_end |= (block.lf != 0 ? 1u : 0u) << i;
+		next.after_cr = block.cr >> 63;
+		next.at_start = block.lf >> 63;
+		lf[i] = block.lf;
+	}
+	if ((all.cr | (all.dot & stops)) != 0)
+		return false;
+	walk->flaws |= all.nul != 0 ? BODY_NUL : 0u;
+	walk->flaws |= all.high != 0 ? BODY_EIGHT_BIT : 0u;
+	if (with_end != 0) {
+		const unsigned first = (unsigned)__builtin_ctz(with_end);
+		const unsigned last = 31 - (unsigned)__builtin_clz(with_end);
+
+		dot_walk_end_line(walk, walk->at + (size_t)first * DOT_BLOCK_BYTES +
+						(size_t)__builtin_ctzll(lf[first]));
+		walk->line_at = (ptrdiff_t)walk->at + (ptrdiff_t)(last + 1) * DOT_BLOCK_BYTES -
+				__builtin_clzll(lf[last]);
+	}
+	*carry = next;
+	walk->at += DOT_GROUP * DOT_BLOCK_BYTES;
 	return true;
 }
 
-static void dot_walk_blocks_any(struct dot_walk *walk, struct dot_carry *carry)
+/* The whole walk, up to the dot that stops it, by one way to look at a block. */
+static inline __attribute__((always_inline)) void dot_walk_by(
+	struct dot_walk *out, struct dot_carry *carry, dot_look *look)
 {
+	struct dot_walk walk = *out;
 	struct dot_block block;
+	unsigned singly = 0; /* blocks that are not worth another try together */
+	unsigned bytes = 1;
+	unsigned until = 1;
 
-	do {
-		if (walk->in.len - walk->at < DOT_BLOCK_BYTES)
-			return;
-		block = dot_block_look(walk->in.data + walk->at);
-	} while (dot_walk_block(walk, carry, &block));
+	while (until == bytes && walk.at < walk.in.len) {
+		const uint8_t *at = walk.in.data + walk.at;
+		const size_t left = walk.in.len - walk.at;
+
+		if (singly == 0 && left >= (size_t)DOT_GROUP * DOT_BLOCK_BYTES) {
+			if (dot_walk_group(&walk, carry, look))
+				continue;
+			singly = DOT_GROUP;
+		}
+		singly -= singly > 0 ? 1 : 0;
+		bytes = left < DOT_BLOCK_BYTES ? (unsigned)left : DOT_BLOCK_BYTES;
+		block = look(at, bytes);
+		until = dot_walk_until(&walk, carry, &block, bytes);
+		if (until > 0 && until < bytes)
+			block = look(at, until);
+		if (until > 0)
+			dot_walk_block(&walk, carry, &block, until);
+	}
+	*out = walk;
+}
+
+static void dot_walk_any(struct dot_walk *walk, struct dot_carry *carry)
+{
+	dot_walk_by(walk, carry, dot_block_look);
 }
 
 #ifdef __x86_64__
 
-__attribute__((target("avx512bw"))) static void dot_walk_blocks_512(
+__attribute__((target("avx512bw"))) static void dot_walk_512(
 	struct dot_walk *walk, struct dot_carry *carry)
 {
-	struct dot_block block;
-
-	do {
-		if (walk->in.len - walk->at < DOT_BLOCK_BYTES)
-			return;
-		block = dot_block_look_512(walk->in.data + walk->at);
-	} while (dot_walk_block(walk, carry, &block));
+	dot_walk_by(walk, carry, dot_block_look_512);
 }
 
-static void (*dot_walk_chosen)(
-	struct dot_walk *walk, struct dot_carry *carry) = dot_walk_blocks_any;
+static void (*dot_walk_chosen)(struct dot_walk *walk, struct dot_carry *carry) = dot_walk_any;
 
 /* Before main(): which of the two does this processor have? */
 __attribute__((constructor)) static void dot_choose(void)
 {
 	if (__builtin_cpu_supports("avx512bw"))
-		dot_walk_chosen = dot_walk_blocks_512;
+		dot_walk_chosen = dot_walk_512;
 }
 
 #else
 
-static void (*const dot_walk_chosen)(
-	struct dot_walk *walk, struct dot_carry *carry) = dot_walk_blocks_any;
+static void (*const dot_walk_chosen)(struct dot_walk *walk, struct dot_carry *carry) = dot_walk_any;
 
 #endif
-
-/* Walks whole blocks, up to the one in which the walk has to stop. */
-static void dot_walk_blocks(struct dot_walk *walk)
-{
-	struct dot_carry carry = {
-		.after_cr = walk->last == AT_CR, .at_start = walk->last == AT_LINE_START};
-
-	dot_walk_chosen(walk, &carry);
-	walk->last = carry.after_cr != 0 ? AT_CR : carry.at_start != 0 ? AT_LINE_START : AT_TEXT;
-}
-
-/* Walks what is too short for a block, or the block in which a dot stops the walk. */
-static void dot_walk_bytes(struct dot_walk *walk)
-{
-	for (; walk->at < walk->in.len; walk->at++) {
-		uint8_t byte = walk->in.data[walk->at];
-
-		if (byte == '.' && walk->last == AT_LINE_START && walk->stops_at_dot)
-			break;
-		if (byte == '\n' && walk->last == AT_CR) {
-			dot_walk_end_line(walk, walk->at);
-			walk->line_at = (ptrdiff_t)walk->at + 1;
-			walk->last = AT_LINE_START;
-			continue;
-		}
-		walk->flaws |= walk->last == AT_CR ? BODY_BARE_CR : 0u;
-		walk->flaws |= byte == '\n' ? BODY_BARE_LF : 0u;
-		walk->flaws |= byte == '\0' ? BODY_NUL : 0u;
-		walk->flaws |= byte > 127 ? BODY_EIGHT_BIT : 0u;
-		walk->last = byte == '\r' ? AT_CR : AT_TEXT;
-	}
-}
 
 /*
  * Looks at body text, up to a dot that begins a line or, if stops_at_dot is
@@ -240,15 +298,15 @@ static size_t dot_scan(struct dot_reader *reader, struct span in, bool stops_at_
 	struct dot_walk walk = {
 		.in = in,
 		.line_at = -(ptrdiff_t)reader->column,
-		.last = (enum dot_state)reader->state,
 		.flaws = reader->flaws,
 		.stops_at_dot = stops_at_dot,
 	};
+	const enum dot_state last = (enum dot_state)reader->state;
+	struct dot_carry carry = {.after_cr = last == AT_CR, .at_start = last == AT_LINE_START};
 	ptrdiff_t column;
 
-	ASSERT(walk.last == AT_LINE_START || walk.last == AT_TEXT || walk.last == AT_CR);
-	dot_walk_blocks(&walk);
-	dot_walk_bytes(&walk);
+	ASSERT(last == AT_LINE_START || last == AT_TEXT || last == AT_CR);
+	dot_walk_chosen(&walk, &carry);
 
 	/*
 	 * One byte more than the limit may be the CR of the line's end. With two
@@ -261,7 +319,9 @@ static size_t dot_scan(struct dot_reader *reader, struct span in, bool stops_at_
 	}
 	reader->column = (uint32_t)column;
 	reader->flaws = walk.flaws;
-	dot_enter(reader, walk.last);
+	dot_enter(reader, carry.after_cr != 0   ? AT_CR
+			  : carry.at_start != 0 ? AT_LINE_START
+						: AT_TEXT);
 	return walk.at;
 }
 
