@@ -34,7 +34,8 @@ static struct {
 static inline void take(struct conn *conn, size_t len)
 {
 	assert_true(with.text_len + len < sizeof(with.text));
-	memcpy(with.text + with.text_len, conn_input(conn).data, len);
+	if (len > 0)
+		memcpy(with.text + with.text_len, conn_input(conn).data, len);
 	with.text_len += len;
 	conn_consume(conn, len);
 }
