@@ -278,21 +278,30 @@ size_t arrival_room(struct arrival *arrival)
 	return arrival->is_broken ? SIZE_MAX : spool_room(&arrival->writer);
 }
 
-/* Eight bytes at a time: it is asked of all of a body. */
+static uint64_t arrival_word(const uint8_t *at)
+{
+	uint64_t word;
+
+	memcpy(&word, at, sizeof(word));
+	return word;
+}
+
+/* 32 bytes at a time, in two rows that do not wait for each other: it is asked of all of a body. */
 static bool arrival_has_high(struct span text)
 {
-	uint64_t bits = 0;
+	uint64_t even = 0;
+	uint64_t odd = 0;
 	size_t at = 0;
 
-	for (; text.len - at >= sizeof(bits); at += sizeof(bits)) {
-		uint64_t word;
+	for (; text.len - at >= 32; at += 32) {
+		const uint8_t *here = text.data + at;
 
-		memcpy(&word, text.data + at, sizeof(word));
-		bits |= word;
+		even |= arrival_word(here) | arrival_word(here + 16);
+		odd |= arrival_word(here + 8) | arrival_word(here + 24);
 	}
 	for (; at < text.len; at++)
-		bits |= text.data[at];
-	return (bits & UINT64_C(0x8080808080808080)) != 0;
+		odd |= text.data[at];
+	return ((even | odd) & UINT64_C(0x8080808080808080)) != 0;
 }
 
 void arrival_write(struct arrival *arrival, struct span text)
