@@ -88,6 +88,7 @@
 	X(spool_flushes)            /* of these, with a flush */                                 \
 	X(spool_records)            /* records in them */                                        \
 	X(spool_bytes)              /* bytes written, padding included */                        \
+	X(spool_reads)              /* reads from it: what no batch has any more */              \
 	X(spool_errors)             /* writes, flushes and reads of the spool that failed */     \
 	X(spool_moved)              /* messages moved to the end of the log */                   \
 	X(spool_torn)               /* torn ends found by a replay: never acknowledged */        \

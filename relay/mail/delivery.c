@@ -59,7 +59,6 @@ static void delivery_forget(struct delivery *delivery)
 	delivery->is_open = false;
 	delivery->is_reading = false;
 	delivery->is_last_text = false;
-	delivery->text = (struct span){0};
 	memset(delivery->is_settled, 0, sizeof(delivery->is_settled));
 	firewall_init(&delivery->firewall, FIREWALL_ORGANIZATION, "");
 }

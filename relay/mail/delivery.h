@@ -139,10 +139,9 @@ struct delivery {
 	bool is_mail_written, is_mail_answered;
 	bool is_data_written, is_data_answered;
 	bool is_reset_written;
-	bool is_open;    /* the next hop has a transaction of ours */
-	bool is_reading; /* a piece was asked of the reader */
-	bool is_last_text;
-	struct span text; /* what is at hand, and not yet given to the client */
+	bool is_open;      /* the next hop has a transaction of ours */
+	bool is_reading;   /* a piece was asked of the reader */
+	bool is_last_text; /* what is at hand is the reader's text */
 	uint32_t indexes[DELIVERY_RCPTS_MAX];
 	bool is_settled[DELIVERY_RCPTS_MAX];
 };

@@ -13,19 +13,19 @@ _Static_assert(TEXT_OUT_ROOM_MIN > 2 * FIREWALL_HELD_MAX,
 static void delivery_pass(struct delivery *delivery, size_t room)
 {
 	struct firewall *firewall = &delivery->firewall;
+	struct span *text = &delivery->reader.text;
 	struct span piece;
 	struct span in;
 
 	if (delivery->is_trusted) {
-		piece = span_head(delivery->text, room);
-		delivery->text = span_skip(delivery->text, piece.len);
+		piece = span_head(*text, room);
+		*text = span_skip(*text, piece.len);
 	} else {
-		in = span_head(delivery->text, firewall->is_done ? room : room - FIREWALL_HELD_MAX);
-		delivery->text = span_skip(delivery->text, in.len);
+		in = span_head(*text, firewall->is_done ? room : room - FIREWALL_HELD_MAX);
+		*text = span_skip(*text, in.len);
 		piece = firewall_next(firewall, &in);
 		/* What it has not looked at goes back. */
-		delivery->text =
-			span_make(delivery->text.data - in.len, delivery->text.len + in.len);
+		*text = span_make(text->data - in.len, text->len + in.len);
 	}
 	if (piece.len > 0)
 		text_out_write(&delivery->out, delivery->client, piece);
@@ -58,7 +58,7 @@ void delivery_pump(struct delivery *delivery)
 
 		if (room == 0)
 			return; /* on_drained comes */
-		if (delivery->text.len > 0) {
+		if (delivery->reader.text.len > 0) {
 			delivery_pass(delivery, room);
 		} else if (delivery->is_last_text) {
 			delivery_finish(delivery);
@@ -78,7 +78,7 @@ void delivery_on_text(struct spool_reader *reader, struct span text, bool is_las
 	/* Refused meanwhile: the text is of no use any more. */
 	if (delivery->state != DELIVERY_BODY)
 		return;
-	delivery->text = text;
+	(void)text;
 	delivery->is_last_text = is_last;
 	delivery_pump(delivery);
 }

@@ -423,6 +423,7 @@ static void job_open(struct job *job, struct notice *notice)
 	job->written = 0;
 	job_enter(job, JOB_OPEN);
 	spool_reader_init(&job->reader, notice->spool, &job_reader_events);
+	job->reader.is_fixed = true; /* out points into the piece */
 	spool_read(&job->reader, notice->original);
 }
 

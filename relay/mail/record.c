@@ -56,7 +56,7 @@ void record_seal(const struct record_head *head, uint8_t *out)
 	put_le(out + AT_CHECKSUM, record_checksum(span_make(out, bytes)), 4);
 }
 
-enum record_status record_read(
+enum record_status record_look(
 	struct span in, uint64_t segment, struct record_head *out, struct span *payload)
 {
 	uint64_t type;
@@ -86,9 +86,22 @@ enum record_status record_read(
 	if (record_bytes(out->payload_bytes) > in.len)
 		return RECORD_SHORT;
 	in = span_head(in, record_bytes(out->payload_bytes));
+	*payload = span_skip(in, RECORD_HEADER_BYTES);
+	return RECORD_GOOD;
+}
+
+enum record_status record_read(
+	struct span in, uint64_t segment, struct record_head *out, struct span *payload)
+{
+	struct span inside;
+	const enum record_status status = record_look(in, segment, out, &inside);
+
+	if (status != RECORD_GOOD)
+		return status;
+	in = span_head(in, record_bytes(inside.len));
 	if (get_le(in.data + AT_CHECKSUM, 4) != record_checksum(in))
 		return RECORD_TORN;
-	*payload = span_skip(in, RECORD_HEADER_BYTES);
+	*payload = inside;
 	return RECORD_GOOD;
 }
 

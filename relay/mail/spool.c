@@ -3,6 +3,7 @@
 
 #include "relay/base/log.h"
 #include <errno.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -123,12 +124,13 @@ static int spool_create_pools(struct spool *spool)
 		rc = pool_create(&spool->notes, NOTES_MAX, sizeof(struct spool_note), 16);
 	if (rc < 0)
 		return rc;
-	spool->memory = aligned_alloc(RECORD_BLOCK, (size_t)SPOOL_BATCHES * BATCH_BYTES);
+	spool->memory = aligned_alloc(SPOOL_PAGE_BYTES, (size_t)SPOOL_BATCHES * BATCH_BYTES);
 	if (spool->memory == NULL)
 		return -ENOMEM;
+	(void)madvise(spool->memory, (size_t)SPOOL_BATCHES * BATCH_BYTES, MADV_HUGEPAGE);
+	spool->unused_count = SPOOL_BURST;
 	for (unsigned i = 0; i < SPOOL_BATCHES; i++)
-		spool_batch_init(
-			spool, &spool->batches[i], spool->memory + (size_t)i * BATCH_BYTES);
+		spool_batch_init(&spool->batches[i], spool->memory + (size_t)i * BATCH_BYTES);
 	return spool_move_create(spool);
 }
 

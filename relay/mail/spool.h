@@ -212,8 +212,10 @@ struct spool_reader_events {
 	/* After spool_read(): the envelope, as it stands on disk; what changed since is the
 	 * owner's. Valid until spool_read_end(). */
 	void (*on_envelope)(struct spool_reader *reader, const struct envelope *envelope);
-	/* After spool_read_more(): the next piece, valid until the next call. The last one, maybe
-	 * empty, says so. */
+	/*
+	 * After spool_read_more(): the next piece, that reader->text has, too. The last one, maybe
+	 * empty, says so.
+	 */
 	void (*on_text)(struct spool_reader *reader, struct span text, bool is_last);
 	/* It cannot be read: -EIO and so on, or -EBADMSG: it is not what was written. */
 	void (*on_failed)(struct spool_reader *reader, int error);
@@ -222,6 +224,12 @@ struct spool_reader_events {
 struct spool_reader {
 	const struct spool_reader_events *events; /* set by the owner, as is the spool */
 	struct spool *spool;
+	/*
+	 * The piece, until the next call. The owner takes from its front what it has used. What is
+	 * kept beyond on_text is to be found here: it may lie elsewhere each time.
+	 */
+	struct span text;
+	bool is_fixed; /* set by an owner that wants all of a piece to stay where it is */
 
 	/* private */
 	struct spool_message *message;
@@ -231,7 +239,6 @@ struct spool_reader {
 	uint64_t at;     /* in the body: where that begins */
 	unsigned state;
 	struct link link; /* of those that wait for memory */
-	struct span text;
 	struct envelope envelope;
 	struct record_message record;
 };

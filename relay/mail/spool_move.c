@@ -27,8 +27,7 @@ struct mover {
 	uint64_t pinned;               /* the first segment of what was appended; 0: none */
 	struct record_extent *extents;
 	uint32_t extent_count;
-	struct span text; /* at hand */
-	bool is_last;
+	bool is_last; /* the piece at hand */
 	enum mover_state state;
 	struct link link; /* of the batch that has its MESSAGE */
 };
@@ -71,17 +70,19 @@ static void mover_pin(struct mover *mover)
 static bool mover_append_body(struct mover *mover)
 {
 	struct spool *spool = mover->spool;
-	const size_t payload_bytes = RECORD_BODY_HEAD_BYTES + mover->text.len;
+	/* Its bytes are looked up below: where they lie may be what the record is to have. */
+	const size_t text_bytes = mover->reader.text.len;
+	const size_t payload_bytes = RECORD_BODY_HEAD_BYTES + text_bytes;
 	struct record_extent *extent = &mover->extents[mover->extent_count];
 	uint8_t *out = spool_place(spool, record_bytes(payload_bytes), NEED_MOVE);
 
 	if (out == NULL)
 		return false;
-	record_write_body_head(mover->reader.at - mover->text.len, out + RECORD_HEADER_BYTES);
-	memcpy(out + RECORD_HEADER_BYTES + RECORD_BODY_HEAD_BYTES, mover->text.data,
-		mover->text.len);
+	record_write_body_head(mover->reader.at - text_bytes, out + RECORD_HEADER_BYTES);
+	memcpy(out + RECORD_HEADER_BYTES + RECORD_BODY_HEAD_BYTES, mover->reader.text.data,
+		text_bytes);
 	extent->segment = spool->filling->number;
-	extent->bytes = (uint32_t)mover->text.len;
+	extent->bytes = (uint32_t)text_bytes;
 	extent->offset = spool_append(spool, out, RECORD_BODY, mover->message->id, payload_bytes);
 	mover->extent_count++;
 	spool->filling->is_durable = true;
@@ -94,14 +95,16 @@ static bool mover_append_message(struct mover *mover)
 {
 	struct spool *spool = mover->spool;
 	const size_t extents_bytes = (size_t)mover->extent_count * RECORD_EXTENT_BYTES;
-	struct record_message record = mover->reader.record;
+	const struct record_message *source = &mover->reader.record;
 	const size_t payload_bytes =
-		RECORD_MESSAGE_HEAD_BYTES + extents_bytes + record.envelope.len + record.text.len;
+		RECORD_MESSAGE_HEAD_BYTES + extents_bytes + source->envelope.len + source->text.len;
 	uint8_t *out = spool_place(spool, record_bytes(payload_bytes), NEED_MOVE);
+	struct record_message record;
 	uint8_t *at;
 
 	if (out == NULL)
 		return false;
+	record = *source; /* not before: its text may lie elsewhere now */
 	at = out + RECORD_HEADER_BYTES;
 	for (uint32_t i = 0; i < mover->extent_count; i++)
 		record_write_extent(&mover->extents[i],
@@ -147,7 +150,7 @@ static void mover_on_text(struct spool_reader *reader, struct span text, bool is
 {
 	struct mover *mover = OWNER_OF(reader, struct mover, reader);
 
-	mover->text = text;
+	(void)text;
 	mover->is_last = is_last;
 	mover_go_on(mover);
 }

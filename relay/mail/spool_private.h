@@ -23,9 +23,22 @@
 #include "relay/mail/spool.h"
 #include "relay/mail/spool_folder_private.h"
 
-/* While one is written another fills; the others are for bursts, and to read from. */
-#define SPOOL_BATCHES 8
-#define BATCH_BYTES 1048576
+/*
+ * While one is written another fills; what is gathered meanwhile goes out in one write, however
+ * much it is. The others of SPOOL_BURST are for bursts. The rest is to read from: it keeps what was
+ * written last for as long as a delivery at once takes, and is not touched where mail is small.
+ */
+#define SPOOL_BURST 6
+#define SPOOL_WARM 8
+#define SPOOL_BATCHES 16
+#define BATCH_BYTES 4194304
+
+/*
+ * But a write for so many clients is not to be longer than this: they would all wait for one flush,
+ * and nothing would come in meanwhile.
+ */
+#define BATCH_COMMITS 8
+#define BATCH_COMMITS_BYTES 1048576
 
 /* Below this the rest of a segment is not worth a write. */
 #define SEGMENT_REST_BYTES_MIN 65536
@@ -44,7 +57,9 @@ _Static_assert(RECORD_HEADER_BYTES + RECORD_MESSAGE_HEAD_BYTES + EXTENTS_MAX * R
 		       RECORD_BYTES_MAX,
 	"a message without text is a record");
 _Static_assert(BATCH_BYTES >= RECORD_BYTES_MAX + 3 * RECORD_BLOCK, "a batch has room for each");
-_Static_assert(SEGMENT_BYTES_MIN >= BATCH_BYTES, "and so has a segment");
+_Static_assert(SPOOL_WARM > SPOOL_BURST && SPOOL_WARM <= SPOOL_BATCHES, "one can always be taken");
+_Static_assert(BATCH_COMMITS_BYTES > RECORD_BYTES_MAX, "a message finds room in a batch");
+_Static_assert(SEGMENT_BYTES_MIN >= RECORD_BYTES_MAX + 3 * RECORD_BLOCK, "and so has a segment");
 
 /* Messages that are read at a time; others wait. */
 #define READS_MAX 256
@@ -59,6 +74,9 @@ _Static_assert(SEGMENT_BYTES_MIN >= BATCH_BYTES, "and so has a segment");
 #define NOTE_BUCKETS 1024
 
 #define SEGMENT_BUCKETS 1024
+
+/* The kernel pins, and the processor finds, a large page as fast as a small one. */
+#define SPOOL_PAGE_BYTES 2097152
 
 #define SPOOL_LOOK_MS 2000 /* at what other logs use (EXCHANGE 11.2) */
 #define SPOOL_DRAIN_LOOK_MS 64
@@ -77,16 +95,18 @@ enum spool_need {
 
 struct spool_batch {
 	struct link link; /* of unused (the one written first is first), or of queued */
+	struct link lent; /* struct spool_lent: what readers have of it */
 	uint8_t *bytes;
 	struct spool_segment *segment;
 	uint64_t number; /* of the segment; 0: nothing is in it */
 	uint32_t offset; /* in the segment */
 	uint32_t used;
 	uint32_t limit;
-	uint64_t sequence;   /* of its first record */
-	bool is_durable;     /* the write ends with a flush */
-	uint64_t hold;       /* no segment from here on is free before it is written */
-	struct link commits; /* struct spool_writer */
+	uint32_t commit_count; /* of commits */
+	uint64_t sequence;     /* of its first record */
+	bool is_durable;       /* the write ends with a flush */
+	uint64_t hold;         /* no segment from here on is free before it is written */
+	struct link commits;   /* struct spool_writer */
 	struct link tickets;
 	struct link moves;
 };
@@ -143,8 +163,9 @@ struct spool {
 	uint8_t *memory;
 	struct spool_batch *filling;
 	struct link unused;
-	unsigned unused_count;
-	struct link queued; /* the first one is being written if is_writing */
+	unsigned fresh;        /* the first of batches that was never used, nor those behind it */
+	unsigned unused_count; /* how many more may be filled: SPOOL_BURST when all is written */
+	struct link queued;    /* the first one is being written if is_writing */
 	struct op write_op;
 	uint32_t written; /* of it */
 	unsigned again;
@@ -200,7 +221,7 @@ void spool_detach_message(struct spool *spool, struct spool_message *message);
 
 /* spool_write.c */
 int64_t spool_wall_ms(void);
-void spool_batch_init(struct spool *spool, struct spool_batch *batch, uint8_t *bytes);
+void spool_batch_init(struct spool_batch *batch, uint8_t *bytes);
 /* Room for a record in the batch that fills; NULL: none now. Its place is spool->filling's. */
 NODISCARD uint8_t *spool_place(struct spool *spool, size_t bytes, enum spool_need need);
 /* Could spool_place() succeed? */
@@ -254,9 +275,8 @@ void spool_writers_break(struct spool *spool, uint64_t number, uint32_t offset, 
 
 /* spool_read.c */
 void spool_readers_go_on(struct spool *spool);
-/* The bytes of a record that are still in a batch; NULL: it is on disk only. */
-const uint8_t *spool_in_memory(
-	const struct spool *spool, uint64_t segment, uint32_t offset, size_t bytes);
+/* The batch is to be filled anew: what readers have of it goes to memory of their own. */
+void spool_take_back(struct spool_batch *batch);
 
 /* spool_move.c */
 NODISCARD int spool_move_create(struct spool *spool);

@@ -21,6 +21,14 @@ enum reader_state {
 	READER_BODY, /* the next piece is on its way */
 };
 
+/* A part of a batch that a reader has, until the batch is wanted. */
+struct spool_lent {
+	struct link link; /* of the batch */
+	struct spool_read *read;
+	struct span bytes;
+	uint8_t *room; /* of the read: where it goes then */
+};
+
 /* What a read needs, and the kernel may still write to when its reader has gone. */
 struct spool_read {
 	struct op op;
@@ -33,12 +41,13 @@ struct spool_read {
 	uint32_t wanted, got;
 	struct span record;
 	uint64_t segment; /* that the record is in */
-	uint8_t room[RECORD_BLOCK - 96];
-	uint8_t head[READ_BYTES];  /* the MESSAGE */
-	uint8_t chunk[READ_BYTES]; /* a BODY */
+	struct spool_lent lent_head, lent_chunk;
+	_Alignas(RECORD_BLOCK) uint8_t head[READ_BYTES]; /* the MESSAGE */
+	uint8_t chunk[READ_BYTES];                       /* a BODY */
 };
 
-_Static_assert(offsetof(struct spool_read, head) % RECORD_BLOCK == 0, "for O_DIRECT");
+_Static_assert(offsetof(struct spool_read, head) == RECORD_BLOCK, "for O_DIRECT");
+_Static_assert(offsetof(struct spool_read, chunk) % RECORD_BLOCK == 0, "for O_DIRECT");
 _Static_assert(sizeof(struct spool_read) == SPOOL_READ_BYTES, "the pool is right");
 
 static void reader_enter(struct spool_reader *reader, enum reader_state state)
@@ -61,9 +70,12 @@ static void reader_release(struct spool_reader *reader)
 	loop_task_cancel(&reader->task);
 	reader->read = NULL;
 	reader->message = NULL;
+	reader->text = (struct span){0};
 	reader_enter(reader, READER_IDLE);
 	if (read == NULL)
 		return;
+	link_remove(&read->lent_head.link);
+	link_remove(&read->lent_chunk.link);
 	read->reader = NULL;
 	if (read->op.in_flight)
 		return;
@@ -99,16 +111,44 @@ static void reader_fail_read(struct spool_reader *reader, int error)
 	reader_fail(reader, error);
 }
 
+/* A record in a batch is as it was made; one from disk must prove it. */
+static bool read_open(const struct spool_read *read, const struct spool_lent *lent,
+	struct record_head *out, struct span *payload)
+{
+	const enum record_status status =
+		link_is_queued(&lent->link)
+			? record_look(read->record, read->segment, out, payload)
+			: record_read(read->record, read->segment, out, payload);
+
+	return status == RECORD_GOOD;
+}
+
+/* Of a MESSAGE in a batch only the text stays there; the rest is wanted to the end. */
+static void read_settle_head(struct spool_read *read, struct record_message *record)
+{
+	struct spool_lent *lent = &read->lent_head;
+	const size_t front = read->record.len - record->text.len;
+
+	if (!link_is_queued(&lent->link))
+		return;
+	memcpy(lent->room, read->record.data, front);
+	record->extents.data = lent->room + (record->extents.data - read->record.data);
+	record->envelope.data = lent->room + (record->envelope.data - read->record.data);
+	lent->room += front;
+	lent->bytes = record->text;
+}
+
 static bool reader_take_head(struct spool_reader *reader)
 {
 	struct spool_read *read = reader->read;
 	struct record_head head;
 	struct span payload;
 
-	return record_read(read->record, read->segment, &head, &payload) == RECORD_GOOD &&
-	       head.type == RECORD_MESSAGE && head.id == reader->message->id &&
-	       record_read_message(payload, &reader->record) &&
-	       envelope_read(reader->record.envelope, &reader->envelope);
+	if (!read_open(read, &read->lent_head, &head, &payload) || head.type != RECORD_MESSAGE ||
+		head.id != reader->message->id || !record_read_message(payload, &reader->record))
+		return false;
+	read_settle_head(read, &reader->record);
+	return envelope_read(reader->record.envelope, &reader->envelope);
 }
 
 static bool reader_take_body(struct spool_reader *reader)
@@ -120,10 +160,9 @@ static bool reader_take_body(struct spool_reader *reader)
 	uint64_t at;
 
 	return record_read_extent(&reader->record, reader->extent, &extent) &&
-	       record_read(read->record, read->segment, &head, &payload) == RECORD_GOOD &&
-	       head.type == RECORD_BODY && head.id == reader->message->id &&
-	       record_read_body(payload, &at, &reader->text) && at == reader->at &&
-	       reader->text.len == extent.bytes;
+	       read_open(read, &read->lent_chunk, &head, &payload) && head.type == RECORD_BODY &&
+	       head.id == reader->message->id && record_read_body(payload, &at, &reader->text) &&
+	       at == reader->at && reader->text.len == extent.bytes;
 }
 
 /* The record is there. */
@@ -195,12 +234,42 @@ static void read_done(struct op *op, int32_t result, uint32_t flags)
 	reader_arrived(reader);
 }
 
-/* Fetches a record to where there is room for it: from a batch if it is in one, else from disk. */
+static struct spool_batch *read_find(
+	struct spool *spool, uint64_t segment, uint32_t offset, uint32_t bytes)
+{
+	for (unsigned i = 0; i < SPOOL_BATCHES; i++) {
+		struct spool_batch *batch = &spool->batches[i];
+
+		if (batch->number == segment && offset >= batch->offset &&
+			offset - batch->offset + bytes <= batch->used)
+			return batch;
+	}
+	return NULL;
+}
+
+/* The record is in a batch: it is read there. */
+static void read_borrow(struct spool_read *read, struct spool_batch *batch, uint32_t offset,
+	uint32_t bytes, uint8_t *room)
+{
+	struct spool_lent *lent = room < read->chunk ? &read->lent_head : &read->lent_chunk;
+	const struct span here = span_make(batch->bytes + (offset - batch->offset), bytes);
+
+	if (read->reader->is_fixed) {
+		memcpy(room, here.data, here.len);
+	} else {
+		read->record = lent->bytes = here;
+		lent->room = room;
+		list_append(&batch->lent, &lent->link);
+	}
+	loop_task_add(read->spool->loop, &read->reader->task);
+}
+
+/* Fetches a record: from a batch if it is in one, else from disk to where there is room for it. */
 static void read_fetch(
 	struct spool_read *read, uint8_t *out, uint64_t segment, uint32_t offset, uint32_t bytes)
 {
 	const struct spool_segment *where = spool_segment_find(read->spool, segment);
-	const uint8_t *here = spool_in_memory(read->spool, segment, offset, bytes);
+	struct spool_batch *batch = read_find(read->spool, segment, offset, bytes);
 	const uint32_t skip = offset % RECORD_BLOCK;
 	uint32_t whole = (skip + bytes + RECORD_BLOCK - 1) / RECORD_BLOCK * RECORD_BLOCK;
 
@@ -208,11 +277,11 @@ static void read_fetch(
 	read->segment = segment;
 	read->record = span_make(out + skip, bytes);
 	read->offset = offset - skip;
-	if (here != NULL) {
-		memcpy(out + skip, here, bytes);
-		loop_task_add(read->spool->loop, &read->reader->task);
+	if (batch != NULL) {
+		read_borrow(read, batch, offset, bytes, out + skip);
 		return;
 	}
+	STAT(spool_reads);
 	read->fd = where->fd;
 	read->bytes = out;
 	read->wanted = whole;
@@ -231,6 +300,9 @@ static bool reader_begin(struct spool_reader *reader)
 	read->op = (struct op){.done = read_done};
 	read->spool = spool;
 	read->reader = reader;
+	read->lent_head.read = read->lent_chunk.read = read;
+	link_init(&read->lent_head.link);
+	link_init(&read->lent_chunk.link);
 	read->pinned = message->first_segment;
 	spool_pin(spool, read->pinned);
 	reader->read = read;
@@ -254,6 +326,7 @@ void spool_read(struct spool_reader *reader, struct spool_message *message)
 	reader->message = message;
 	reader->extent = 0;
 	reader->at = 0;
+	reader->text = (struct span){0};
 	reader_enter(reader, READER_WAIT);
 	if (!list_is_empty(&reader->spool->readers_waiting) || !reader_begin(reader))
 		list_append(&reader->spool->readers_waiting, &reader->link);
@@ -265,6 +338,8 @@ void spool_read_more(struct spool_reader *reader)
 	struct record_extent extent;
 
 	ASSERT(reader->state == READER_REST);
+	link_remove(&read->lent_chunk.link);
+	reader->text = (struct span){0};
 	reader_enter(reader, READER_BODY);
 	if (record_read_extent(&reader->record, reader->extent, &extent) &&
 		spool_segment_find(reader->spool, extent.segment) != NULL)
@@ -292,15 +367,26 @@ void spool_readers_go_on(struct spool *spool)
 	}
 }
 
-const uint8_t *spool_in_memory(
-	const struct spool *spool, uint64_t segment, uint32_t offset, size_t bytes)
+/* What points to a place in what was lent points to the same in its room. */
+static void lent_follow(const struct spool_lent *lent, struct span *span)
 {
-	for (unsigned i = 0; i < SPOOL_BATCHES; i++) {
-		const struct spool_batch *batch = &spool->batches[i];
+	const uintptr_t at = (uintptr_t)span->data - (uintptr_t)lent->bytes.data;
 
-		if (batch->number == segment && offset >= batch->offset &&
-			offset - batch->offset + bytes <= batch->used)
-			return batch->bytes + (offset - batch->offset);
+	if (span->data != NULL && at <= lent->bytes.len)
+		span->data = lent->room + at;
+}
+
+void spool_take_back(struct spool_batch *batch)
+{
+	struct link *link;
+
+	while ((link = list_take(&batch->lent)) != NULL) {
+		const struct spool_lent *lent = OWNER_OF(link, struct spool_lent, link);
+		struct spool_reader *reader = lent->read->reader;
+
+		memcpy(lent->room, lent->bytes.data, lent->bytes.len);
+		lent_follow(lent, &lent->read->record);
+		lent_follow(lent, &reader->record.text);
+		lent_follow(lent, &reader->text);
 	}
-	return NULL;
 }

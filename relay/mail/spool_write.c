@@ -21,14 +21,13 @@ int64_t spool_wall_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-void spool_batch_init(struct spool *spool, struct spool_batch *batch, uint8_t *bytes)
+void spool_batch_init(struct spool_batch *batch, uint8_t *bytes)
 {
 	*batch = (struct spool_batch){.bytes = bytes, .hold = HOLDS_NOTHING};
+	link_init(&batch->lent);
 	link_init(&batch->commits);
 	link_init(&batch->tickets);
 	link_init(&batch->moves);
-	list_append(&spool->unused, &batch->link);
-	spool->unused_count++;
 }
 
 uint32_t spool_append(
@@ -124,6 +123,23 @@ static void spool_close_batch(struct spool *spool, size_t wanted)
 	list_append(&spool->queued, &batch->link);
 }
 
+/*
+ * The one that was written first, with nothing of it lent any more. Where that has much in it, one
+ * that was never used is better, while there is one: so memory is not touched for small mail.
+ */
+static struct spool_batch *spool_take_batch(struct spool *spool)
+{
+	struct spool_batch *batch = OWNER_OF(spool->unused.next, struct spool_batch, link);
+
+	if (spool->fresh < SPOOL_BATCHES &&
+		(spool->fresh < SPOOL_WARM || list_is_empty(&spool->unused) ||
+			batch->used >= BATCH_BYTES / 2))
+		return &spool->batches[spool->fresh++];
+	link_remove(&batch->link);
+	spool_take_back(batch);
+	return batch;
+}
+
 static bool spool_open_batch(struct spool *spool, size_t bytes, enum spool_need need)
 {
 	const unsigned kept = need == NEED_CHANGE ? 0 : 1;
@@ -137,14 +153,14 @@ static bool spool_open_batch(struct spool *spool, size_t bytes, enum spool_need 
 		spool->current = NULL;
 	if (spool->current == NULL && !spool_begin_segment(spool, need))
 		return false;
-	batch = OWNER_OF(spool->unused.next, struct spool_batch, link);
-	link_remove(&batch->link);
+	batch = spool_take_batch(spool);
 	spool->unused_count--;
 	rest = spool->current->bytes - spool->at;
 	batch->segment = spool->current;
 	batch->number = spool->current->number;
 	batch->offset = spool->at;
 	batch->used = 0;
+	batch->commit_count = 0;
 	batch->limit = (rest < BATCH_BYTES ? rest : BATCH_BYTES) - SEAL_BYTES;
 	batch->sequence = spool->next_sequence;
 	batch->is_durable = false;
@@ -155,13 +171,23 @@ static bool spool_open_batch(struct spool *spool, size_t bytes, enum spool_need 
 	return true;
 }
 
+/* Is the batch that fills to take no more? Though it is not full: where others can be had. */
+static bool spool_is_filled(const struct spool *spool, uint32_t wanted)
+{
+	const struct spool_batch *batch = spool->filling;
+	const uint32_t end = batch->used + wanted;
+
+	return end > batch->limit || (batch->commit_count >= BATCH_COMMITS &&
+					     end > BATCH_COMMITS_BYTES && spool->unused_count > 2);
+}
+
 bool spool_has_room(struct spool *spool, size_t bytes, enum spool_need need)
 {
 	const uint32_t wanted = up_to(bytes, RECORD_ALIGN);
 
 	if (spool->has_failed)
 		return false;
-	if (spool->filling != NULL && spool->filling->used + wanted <= spool->filling->limit)
+	if (spool->filling != NULL && !spool_is_filled(spool, wanted))
 		return true;
 	if (spool->filling != NULL)
 		spool_close_batch(spool, wanted);

@@ -266,6 +266,7 @@ static bool writer_append(struct spool_writer *writer, struct span envelope)
 		spool->filling->is_durable = true;
 	link_remove(&writer->link);
 	list_append(&spool->filling->commits, &writer->link);
+	spool->filling->commit_count++;
 	return true;
 }
 

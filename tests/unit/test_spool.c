@@ -54,6 +54,35 @@ static void test_group_commit(void **state)
 	box_close();
 }
 
+/* What is gathered goes out in one write, but a long one is not for many clients. */
+static void test_length_of_writes(void **state)
+{
+	struct spool_facts before;
+
+	(void)state;
+	box.options.segment_bytes = 32 * MIB;
+	box_open();
+	(void)mail_send(100);
+	before = facts_now();
+	for (unsigned i = 0; i < 3; i++)
+		mail_start(mail_new(MIB, 1));
+	BOX_AWAIT(mails_are_settled());
+	assert_int_equal(facts_now().writes - before.writes, 1);
+	before = facts_now();
+	for (unsigned i = 0; i < 32; i++)
+		mail_start(mail_new(65536, 1));
+	BOX_AWAIT(mails_are_settled());
+	assert_int_equal(facts_now().writes - before.writes, 3);
+	/* When few batches are left, it is as long as it can be. */
+	before = facts_now();
+	for (unsigned i = 0; i < 128; i++)
+		mail_start(mail_new(65536, 1));
+	BOX_AWAIT(mails_are_settled());
+	assert_int_equal(facts_now().writes - before.writes, 5);
+	assert_int_equal(mails_there(), 164);
+	box_close();
+}
+
 /* Relaxed mail has no flush; a durable one beside it has. */
 static void test_relaxed(void **state)
 {
@@ -270,6 +299,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SPOOL_TEST(test_write_read),
+		SPOOL_TEST(test_length_of_writes),
 		SPOOL_TEST(test_group_commit),
 		SPOOL_TEST(test_relaxed),
 		SPOOL_TEST(test_many_writers),

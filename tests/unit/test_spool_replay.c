@@ -180,6 +180,7 @@ static void test_moved_while_read(void **state)
 	mail = mail_send(450000);
 	for (unsigned i = 0; i < 12; i++)
 		mail_done(mail_send(400000));
+	box_leave_memory();
 	mail_read_start(mail);
 	for (unsigned i = 0; i < 10; i++)
 		mail_done(mail_send(400000));
@@ -500,8 +501,7 @@ static void test_flipped_under_a_reader(void **state)
 	small_segments(16 * MIB);
 	box_open();
 	mail = mail_send(30000);
-	for (unsigned i = 0; i < 20; i++)
-		(void)mail_send(450000);
+	box_leave_memory();
 	(void)snprintf(path, sizeof(path), "%s/00/%06u.seg", box.path,
 		spool_segment_find(box.spool, mail->spool.segment)->name);
 	flip(path, mail->spool.offset + 20000);
