@@ -134,6 +134,11 @@ struct span conn_input(const struct conn *conn)
 	return span_make(conn->in->data + conn->in_start, conn->in_end - conn->in_start);
 }
 
+uint8_t *conn_input_bytes(const struct conn *conn)
+{
+	return conn->in == NULL ? NULL : conn->in->data + conn->in_start;
+}
+
 /* May whole records that we open ourselves lie in the buffer? */
 static bool conn_has_sealed(const struct conn *conn)
 {

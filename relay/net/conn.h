@@ -182,6 +182,10 @@ NODISCARD int conn_connect(struct conn *conn, struct conn_net *net,
  * may be at hand: conn_input() has it at once, or on_input tells of it after conn_read().
  */
 struct span conn_input(const struct conn *conn);
+
+/* Where that begins, for an owner who alters it before he consumes it; NULL: there is none. */
+uint8_t *conn_input_bytes(const struct conn *conn);
+
 void conn_consume(struct conn *conn, size_t bytes);
 
 /* Asks for more text; on_input or on_end will come. Harmless if it was asked already. */

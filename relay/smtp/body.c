@@ -326,8 +326,9 @@ bool body_run_data(struct session *session)
 	if (room == 0)
 		return false;
 	/* A byte that the reader held back may come on top of what it is given. */
-	status = dot_read(&transaction->dot, span_head(in, room - 2), &consumed, &text);
-	if (status == DOT_TEXT)
+	status = dot_take(&transaction->dot, conn_input_bytes(&session->conn),
+		span_head(in, room - 2).len, &consumed, &text);
+	if (text.len > 0)
 		body_pass(session, text);
 	conn_consume(&session->conn, consumed);
 	if (status == DOT_END)

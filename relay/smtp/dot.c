@@ -14,6 +14,13 @@
 /* Blocks of plain text that are walked together. */
 #define DOT_GROUP 4
 
+/* Text is moved for the dot in front of it in pieces of so much: it ends with the first whole one.
+ */
+#define DOT_MOVE_BYTES_MAX 2048
+
+/* A CR that was held back. */
+static const uint8_t dot_held_cr = '\r';
+
 /* Stands behind what is too short for a block: text that is looked for by nobody. */
 #define DOT_PADDING 'x'
 
@@ -347,12 +354,10 @@ static bool dot_read_may_end(struct dot_reader *reader, uint8_t byte)
 /* The byte behind CR LF "." CR is no LF: the CR was text after all, and a bare one. */
 static struct span dot_read_held_cr(struct dot_reader *reader)
 {
-	static const uint8_t held_cr = '\r';
-
 	reader->flaws |= BODY_BARE_CR;
 	reader->column = 1;
 	dot_enter(reader, AT_TEXT);
-	return span_make(&held_cr, 1);
+	return span_make(&dot_held_cr, 1);
 }
 
 enum dot_status dot_read(
@@ -391,6 +396,40 @@ enum dot_status dot_read(
 	}
 	*consumed = in.len;
 	return DOT_MORE;
+}
+
+enum dot_status dot_take(
+	struct dot_reader *reader, uint8_t *in, size_t len, size_t *consumed, struct span *text)
+{
+	enum dot_status status = dot_read(reader, span_make(in, len), consumed, text);
+	struct span piece;
+	uint8_t *end;
+	size_t used;
+
+	if (status != DOT_TEXT) {
+		*text = (struct span){0};
+		return status;
+	}
+	/* There may be no room for it in front of what is at hand. */
+	if (text->data == &dot_held_cr)
+		return status;
+	end = in + (text->data - in) + text->len;
+	while (*consumed < len) {
+		status = dot_read(reader,
+			span_head(span_make(in + *consumed, len - *consumed), DOT_MOVE_BYTES_MAX),
+			&used, &piece);
+		*consumed += used;
+		if (status == DOT_END)
+			return status;
+		if (status == DOT_MORE)
+			continue;
+		memmove(end, piece.data, piece.len);
+		end += piece.len;
+		text->len += piece.len;
+		if (piece.len == DOT_MOVE_BYTES_MAX)
+			break;
+	}
+	return DOT_TEXT;
 }
 
 void body_check(struct dot_reader *reader, struct span in)

@@ -49,6 +49,15 @@ NODISCARD enum dot_status dot_read(
 	struct dot_reader *reader, struct span in, size_t *consumed, struct span *text);
 
 /*
+ * The same in memory that may be altered: goes on over stuffed dots, and moves the text behind one
+ * up to the text in front of it, so that *text is one long piece though dots were taken out of it.
+ * On DOT_END, *text is the last of the body, maybe empty. Of what was consumed nothing but *text is
+ * worth anything afterwards.
+ */
+NODISCARD enum dot_status dot_take(
+	struct dot_reader *reader, uint8_t *in, size_t len, size_t *consumed, struct span *text);
+
+/*
  * For bodies whose length is known (BDAT, RFC 3030): only looks for flaws.
  * Split anywhere. A body that ends in CR has a bare CR: body_check_end() says so.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * fuzz_dot.c: three properties of dot.c. What dot_read() finds is what a reader
+ * fuzz_dot.c: three properties of dot.c. What dot_read() and dot_take() find is what a reader
  * of single bytes finds, whatever the split. What dot_write() wrote is read
  * back as the same body. And a body checked by body_check() has the same flaws.
  *
@@ -52,16 +52,20 @@ static void fuzz_read_piece(
 		struct span text = {0};
 		size_t consumed = 0;
 
-		result->status = dot_read(reader, rest, &consumed, &text);
+		if (fuzz_piece_bytes() % 2 == 0)
+			result->status = dot_take(reader, copy + 1 + (piece.len - rest.len),
+				rest.len, &consumed, &text);
+		else
+			result->status = dot_read(reader, rest, &consumed, &text);
 		ASSERT(consumed <= rest.len);
 		result->consumed += consumed;
 		rest = span_skip(rest, consumed);
 		ASSERT(result->status != DOT_MORE || rest.len == 0);
-		if (result->status == DOT_TEXT) {
-			ASSERT(text.len > 0 && result->len + text.len <= sizeof(result->body));
+		ASSERT(result->status != DOT_TEXT || text.len > 0);
+		ASSERT(result->len + text.len <= sizeof(result->body));
+		if (text.len > 0)
 			memcpy(result->body + result->len, text.data, text.len);
-			result->len += text.len;
-		}
+		result->len += text.len;
 	} while (result->status == DOT_TEXT);
 	free(copy);
 }
