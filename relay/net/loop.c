@@ -25,6 +25,12 @@
 /* Completions handled before the ring is entered again, so that timers and tasks get their turn. */
 #define LOOP_BATCH 512
 
+/*
+ * So many bytes to send do not wait for the end of the turn: what it has yet to do takes as long as
+ * ciphers do, and whoever waits for these bytes can work meanwhile.
+ */
+#define LOOP_SEND_BYTES 262144
+
 struct loop {
 	struct io_uring ring;
 	struct loop_caps caps;
@@ -36,6 +42,7 @@ struct loop {
 	struct io_uring_buf_ring *buffers;
 	unsigned buffer_mask;
 	unsigned buffers_given; /* since the last advance */
+	size_t send_bytes;      /* asked for since the ring was entered */
 };
 
 const struct loop_cap_name loop_cap_names[] = {
@@ -230,6 +237,22 @@ void loop_task_cancel(struct task *task)
 	link_remove(&task->link);
 }
 
+static void loop_buffers_advance(struct loop *loop)
+{
+	if (loop->buffers_given > 0)
+		io_uring_buf_ring_advance(loop->buffers, (int)loop->buffers_given);
+	loop->buffers_given = 0;
+}
+
+/* Submits what was asked for, without waiting for anything. */
+static void loop_submit(struct loop *loop)
+{
+	loop_buffers_advance(loop);
+	STAT(ring_enters);
+	loop->send_bytes = 0;
+	(void)io_uring_submit(&loop->ring);
+}
+
 /* Tasks that tasks add wait for the next turn, so that none can keep the others from the ring. */
 static void loop_run_tasks(struct loop *loop)
 {
@@ -246,6 +269,8 @@ static void loop_run_tasks(struct loop *loop)
 		struct task *task = OWNER_OF(link, struct task, link);
 
 		task->run(task);
+		if (loop->send_bytes >= LOOP_SEND_BYTES)
+			loop_submit(loop);
 	}
 }
 
@@ -263,25 +288,23 @@ static void loop_complete(const struct io_uring_cqe *cqe)
 
 static unsigned loop_drain(struct loop *loop)
 {
+	const unsigned ready = io_uring_cq_ready(&loop->ring);
+	const unsigned most = ready < LOOP_BATCH ? ready : LOOP_BATCH;
 	struct io_uring_cqe *cqe;
 	unsigned handled = 0;
 
-	while (handled < LOOP_BATCH && io_uring_peek_cqe(&loop->ring, &cqe) == 0) {
+	/* What comes meanwhile is for the next turn. */
+	while (handled < most && io_uring_peek_cqe(&loop->ring, &cqe) == 0) {
 		struct io_uring_cqe copy = *cqe;
 
 		/* Given back first: the call may need room for completions of its own. */
 		io_uring_cqe_seen(&loop->ring, cqe);
 		loop_complete(&copy);
 		handled++;
+		if (loop->send_bytes >= LOOP_SEND_BYTES)
+			loop_submit(loop);
 	}
 	return handled;
-}
-
-static void loop_buffers_advance(struct loop *loop)
-{
-	if (loop->buffers_given > 0)
-		io_uring_buf_ring_advance(loop->buffers, (int)loop->buffers_given);
-	loop->buffers_given = 0;
 }
 
 /* How long was the loop away from its ring? Meanwhile it served nobody else. */
@@ -316,6 +339,7 @@ int loop_turn(struct loop *loop)
 	limit.tv_sec = sleep_ms / 1000;
 	limit.tv_nsec = (sleep_ms % 1000) * 1000000;
 	loop->turns++;
+	loop->send_bytes = 0;
 	STAT(ring_enters);
 	loop_count_lag(loop);
 	/* To wait for no time would have the kernel set a timer and stop it again. */
@@ -388,9 +412,7 @@ static struct io_uring_sqe *loop_sqe(struct loop *loop)
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&loop->ring);
 
 	if (sqe == NULL) {
-		loop_buffers_advance(loop);
-		STAT(ring_enters);
-		(void)io_uring_submit(&loop->ring);
+		loop_submit(loop);
 		sqe = io_uring_get_sqe(&loop->ring);
 		ASSERT(sqe != NULL);
 	}
@@ -464,6 +486,7 @@ void loop_send(struct loop *loop, struct op *op, int fd, const void *data, size_
 {
 	struct io_uring_sqe *sqe = loop_begin(loop, op);
 
+	loop->send_bytes += bytes;
 	/* No MSG_WAITALL: a kernel-TLS socket answers EOPNOTSUPP to it (6.1 to 7.2). */
 	io_uring_prep_send(sqe, fd, data, bytes, MSG_NOSIGNAL);
 	io_uring_sqe_set_data(sqe, op);
