@@ -50,7 +50,8 @@ def floor(results, medians, out):
         f"userspace, {h(str(part.get('cipher')))}, {h(str(part.get('library')))}. So no relay with "
         "these libraries and this kernel can spend less, and a real one spends more: it has a "
         "protocol to speak.</p>" + table(heads, rows) +
-        '<p class="note">Median, lowest and highest of the repetitions; sums are taken within each. '
+        '<p class="note">Median, lowest and highest of the repetitions; sums are taken within '
+        "each. "
         f"A write of the spool is shared as in this run: {h(shared)}. What stands in italics is in "
         "no sum.</p>")
     spent(results, medians, found, out)
@@ -70,15 +71,16 @@ def spent(results, medians, found, out):
             cpu = there[name].get("cpu_per_1000")
             if name != "direct" and floor_us and cpu:
                 rows.append([size, who(name, name_of(subjects, name)),
-                             "proxy" if name in least.PROXIES else "queue", figure_text(floor_us["median"]),
+                             "proxy" if name in least.PROXIES else "queue",
+                             figure_text(floor_us["median"]),
                              figure_text(cpu, 1000),
                              figure_text(cpu["median"] * 1000 / floor_us["median"])])
     if rows:
         out.append("<h3>What each spent on a message, as a multiple of the least</h3>" + table(
             [("size", False), ("subject", False), ("kind", False), ("the least, µs", True),
              ("spent, µs", True), ("times", True)], rows) +
-            '<p class="note">100 messages a connection, all processes of the subject. nginx encrypts '
-            "one leg only, so it could go below. OpenSMTPD does not flush.</p>")
+            '<p class="note">100 messages a connection, all processes of the subject. nginx '
+            "encrypts one leg only, so it could go below. OpenSMTPD does not flush.</p>")
 
 
 def commit(results, out):

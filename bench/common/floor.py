@@ -62,7 +62,7 @@ def least_us(found, scenario, subject):
 
 
 def others_seconds(table, scenario, subject):
-    """What load and sink spend on a message, each where it is least: without a relay, or with it."""
+    """What load and sink spend on a message, each where that is least: without a relay, or with."""
     total = 0.0
     for name in ("cpu_load_per_1000", "cpu_sink_per_1000"):
         there = [table.get(scenario, {}).get(who, {}).get(name) for who in ("direct", subject)]
@@ -103,7 +103,7 @@ def limit(results, table, ratio, base):
 
 
 def batches(runs):
-    """[(bytes, messages to a write)...]: as the durable queue's writes had in these runs; else 8."""
+    """[(bytes, messages to a write)...]: as the durable queue's writes had in these; else 8."""
     result = []
     for scenario in ("4k-100", "64k-100", "1m-100"):
         flushes = [(run.get("stats_per_message") or {}).get("spool_flushes") for run in runs

@@ -7,7 +7,8 @@ import json
 import plots
 from scenarios import STAGES
 from summary import SIZES, not_run, summarise
-from words import durability_class, figure_text, missing_of, name_of, ordered, percent, ranged, reached
+from words import (durability_class, figure_text, missing_of, name_of, ordered, percent, ranged,
+                   reached)
 
 CSS = """
 :root { color-scheme: light dark; --font: "DejaVu Sans", "Segoe UI", Roboto, Helvetica, sans-serif;
@@ -311,9 +312,9 @@ class Page:
                      "of a relay)</i>, over the same rate as this run’s ratio, where load and sink "
                      "each count as on the direct path or beside the subject, whichever is less; "
                      "processor time is at the least <i>the least of a relay / processor time of "
-                     "the same peer</i>. Shown is that of the median; beyond the limit is what would "
-                     "be so with the lowest repetition, too. A row that is not reached, though no limit is in the way, "
-                     "is our own shortfall.</p>")
+                     "the same peer</i>. Shown is that of the median; beyond the limit is what "
+                     "would be so with the lowest repetition, too. A row that is not reached, "
+                     "though no limit is in the way, is our own shortfall.</p>")
 
     def rows(self):
         heads = [("scenario", False), ("subject", False), ("rep.", True), ("durability", False),

@@ -270,7 +270,8 @@ def targets(table, found, curves, most):
                              20))
     rows.append(ratio_target(measured, "proxy/nginx cpu sessions-64", "CPU time a message, Postern "
                              "proxy over nginx mail, 4 KiB, 64 connections each", 0.7, False))
-    rows += [ratio_target(measured, f"queue/best {name}", "Postern queue, durable, over the best of "
+    rows += [ratio_target(measured, f"queue/best {name}",
+                          "Postern queue, durable, over the best of "
                           f"Postfix, Exim and OpenSMTPD, {size}", 5 if name == "1m-100" else 15)
              for name, size in SIZES]
     rows += [ratio_target(measured, f"queue/best cpu {name}", "CPU time a message, Postern queue, "
