@@ -12,8 +12,8 @@
 #include <stdint.h>
 #include <time.h>
 
-/* What one bulk buffer takes at a time, and so what one round of a step is about: text. */
-#define FLOOR_ROUND_BYTES BULK_PLAIN_BYTES
+/* What one round of a step is about: the text of four full records, as a bulk buffer holds them. */
+#define FLOOR_ROUND_BYTES 65536
 #define FLOOR_MESSAGE_BYTES_MIN 1024
 
 /* How a round is cut: into pieces of one call each, which are records of 16 KiB and a rest. */
