@@ -91,16 +91,14 @@ struct ktls {
  * long a session goes on. To send is never given away.
  *
  * By bench/icount.sh (AES-256-GCM, TLS 1.3, OpenSSL 3.0, Linux 6.12), against off: a hand-over of
- * receiving 33 000 to 36 000; saved by each full record 15 000 to 17 000 in messages of 1 MiB (7 to
- * 8 % of the message), 4 000 to 5 000 in messages of 64 KiB, whose commands and replies come in
- * between, and by a message of 4 KiB 1 000 to 2 000. So 8 000, which is five records. Sending
- * brought 1 to 2 % of a message of 4 KiB or cost as much, by the leg, cost up to 4 % of one of 64
- * KiB and up to 1 % of 1 MiB, so it never paid; with
- * Linux 6.1 it saved 4 % of 1 MiB. Measure again with other kernels and libraries: the
- * rows rx:off, tx:off, off:rx, off:tx.
+ * receiving 34 000 to 38 000; saved by each full record 2 600 to 3 600 in messages of 1 MiB (1 to
+ * 2 % of the message), 700 to 2 000 in messages of 64 KiB, whose commands and replies come in
+ * between, and by a message of 4 KiB 0 to 600. So 3 000, which is fourteen records. Sending costs
+ * 8 to 10 % of a message of 64 KiB or 1 MiB, which has to be copied once more for it, so it never
+ * pays. Measure again with other kernels and libraries: the rows rx:off, tx:off, off:rx, off:tx.
  */
 #define KTLS_HAND_OVER_COST 40000
-#define KTLS_SAVED_BY_FULL_RECORD 8000
+#define KTLS_SAVED_BY_FULL_RECORD 3000
 #define KTLS_FULL_RECORD_BYTES TLS_RECORD_TEXT_BYTES
 
 /* How many records OpenSSL has read (or written) under the application key. */

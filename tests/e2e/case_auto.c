@@ -160,8 +160,8 @@ static void run_pool(const struct test_case *test)
 	struct hop *hop;
 
 	auto_open(test->data, &client, &hop, &before);
-	for (unsigned i = 0; i < 12; i++) {
-		if (i == 3)
+	for (unsigned i = 0; i < 20; i++) {
+		if (i == 10)
 			auto_check_stays(&before);
 		body_make(&body, (size_t)17000 + (size_t)777 * i);
 		mail.by_bdat = i % 2 == 1;

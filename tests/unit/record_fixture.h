@@ -21,7 +21,7 @@ static struct {
 	struct tls_peer client, server;
 	struct tls_peer *mine, *theirs;
 	struct fake_keys keys; /* what the peer seals with */
-	char text[140000];     /* what the owner got */
+	char text[300000];     /* what the owner got */
 	size_t text_len;
 	unsigned ends;
 	enum conn_end end;
