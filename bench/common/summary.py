@@ -249,7 +249,8 @@ def kernel_idle_target(curves):
         why = part.get("missing")
         return target(what, "at most 16 KiB each",
                       "not measured in this run" + (f": {why}" if why else ""), None)
-    return target(what, "at most 16 KiB each", f"{memory / 1024:.1f} KiB each",
+    of_all = "" if sessions and sessions >= IDLE_TARGET else f", with {sessions or 0:.0f} sessions"
+    return target(what, "at most 16 KiB each", f"{memory / 1024:.1f} KiB each{of_all}",
                   memory <= 16 * 1024 if sessions and sessions >= IDLE_TARGET else None)
 
 
