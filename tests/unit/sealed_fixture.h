@@ -9,20 +9,13 @@
 
 #include "relay/base/limits.h"
 #include "relay/net/record.h"
-#include "tests/unit/ktls_fixture.h"
+#include "tests/unit/own_fixture.h"
 
-#define RX KTLS_DIRECTION_RX
-#define TX KTLS_DIRECTION_TX
 #define BULK_BUFFERS 3
-#define TURNS_MAX 200
 
 static struct {
-	struct loop *loop;
-	struct conn_net net;
+	struct own_pair pair;
 	struct conn *conn;
-	int peer_fd;
-	struct tls_peer client, server;
-	struct tls_peer *mine, *theirs;
 	struct record_keys peer_keys;
 	unsigned ends, drains;
 	bool is_closed;
@@ -72,77 +65,32 @@ static const struct conn_events events = {.on_input = on_input,
 	.on_end = on_end,
 	.on_closed = on_closed};
 
-static inline void nudge(struct task *task)
-{
-	(void)task;
-}
-
 static inline void run(void)
 {
-	for (unsigned turn = 0; turn < 20; turn++) {
-		struct task task;
-
-		task_init(&task, nudge);
-		loop_task_add(with.loop, &task);
-		assert_int_equal(loop_turn(with.loop), 0);
-	}
+	own_run(with.pair.loop);
 }
 
 static inline void with_open(struct conn *conn, const char *version, const char *cipher)
 {
-	static const struct ktls_support none = {.why_not = "no kernel"};
-	struct loop_caps caps;
-	struct record_keys keys;
-	const char *why = NULL;
-	int pair[2];
-
 	memset(&with, 0, sizeof(with));
 	with.conn = conn;
 	for (size_t i = 0; i < sizeof(text); i++)
 		text[i] = (char)(i * 31 + i / 255);
-	assert_int_equal(loop_probe(&caps), 0);
-	assert_int_equal(loop_create(&caps, 64, &with.loop), 0);
-	assert_int_equal(conn_net_create(&with.net, with.loop, 4, BULK_BUFFERS, &none), 0);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	with.peer_fd = pair[1];
-	peer_open(&with.client, false, version, cipher, 0);
-	peer_open(&with.server, true, version, cipher, 0);
-	peers_shake(&with.client, &with.server, 16384);
-	with.mine = &with.client;
-	with.theirs = &with.server;
-	conn_open(with.conn, &with.net, &events, pair[0]);
-	assert_false(ktls_init(&with.conn->ktls, &none, pair[0], &with.mine->tls, &why));
-	for (unsigned way = 0; way < KTLS_DIRECTION_COUNT; way++) {
-		assert_true(ktls_keys(
-			&with.conn->ktls, way, ktls_records(&with.mine->tls, way), &keys));
-		assert_int_equal(
-			seal_open(&with.conn->seal[way], &with.conn->ktls, way == TX, &keys), 0);
-		if (way == RX)
-			with.peer_keys = keys;
-	}
-	with.conn->rx = &record_own;
-	with.conn->tx = &record_own;
-	conn_read(with.conn);
+	own_open(&with.pair, conn, &events, version, cipher, false, BULK_BUFFERS, &with.peer_keys);
+	conn_read(conn);
 }
 
 static inline void with_close(void)
 {
-	conn_abort(with.conn);
-	for (unsigned turn = 0; turn < TURNS_MAX && !with.is_closed; turn++)
-		run();
-	assert_true(with.is_closed);
+	own_abort(&with.pair, with.conn, &with.is_closed);
 	/* Nothing was left behind. */
-	assert_int_equal(with.net.bufs.bulk_memory.used, 0);
-	(void)close(with.peer_fd);
-	loop_destroy(&with.loop);
-	conn_net_destroy(&with.net);
-	peer_close(&with.client);
-	peer_close(&with.server);
+	assert_int_equal(with.pair.net.bufs.bulk_memory.used, 0);
+	own_destroy(&with.pair);
 }
 
 static inline bool they_have_record(void)
 {
-	const struct span wire = span_make(with.theirs->wire, with.theirs->wire_len);
+	const struct span wire = span_make(with.pair.theirs->wire, with.pair.theirs->wire_len);
 	const int len = tls_record_length(wire);
 
 	assert_true(len >= 0);
@@ -152,13 +100,13 @@ static inline bool they_have_record(void)
 static inline void they_read_record(void)
 {
 	uint8_t record[TLS_RECORD_BYTES_MAX];
-	const size_t bytes = peer_take(with.theirs, record);
+	const size_t bytes = peer_take(with.pair.theirs, record);
 	size_t more = 0;
 
 	/* Nothing that OpenSSL has to say is listened to. */
-	tls_sink(&with.theirs->tls, NULL, 0);
-	tls_feed(&with.theirs->tls, span_make(record, bytes));
-	with.status = tls_read(&with.theirs->tls, (uint8_t *)with.got + with.got_len,
+	tls_sink(&with.pair.theirs->tls, NULL, 0);
+	tls_feed(&with.pair.theirs->tls, span_make(record, bytes));
+	with.status = tls_read(&with.pair.theirs->tls, (uint8_t *)with.got + with.got_len,
 		sizeof(with.got) - with.got_len, &more);
 	with.got_len += more;
 	with.records += more > 0;
@@ -167,14 +115,14 @@ static inline void they_read_record(void)
 /* Until nothing comes any more, or an end does. */
 static inline void they_read(void)
 {
-	struct tls_peer *peer = with.theirs;
+	struct tls_peer *peer = with.pair.theirs;
 	ssize_t got;
 
 	with.status = TLS_MORE;
 	do {
 		run();
-		got = recv(with.peer_fd, peer->wire + peer->wire_len, WIRE_BYTES - peer->wire_len,
-			MSG_DONTWAIT);
+		got = recv(with.pair.peer_fd, peer->wire + peer->wire_len,
+			WIRE_BYTES - peer->wire_len, MSG_DONTWAIT);
 		peer->wire_len += got > 0 ? (size_t)got : 0;
 		while ((with.status == TLS_MORE || with.status == TLS_DONE) && they_have_record())
 			they_read_record();
@@ -192,7 +140,7 @@ static inline void expect(const char *bytes, size_t len)
 static inline void expect_nothing_more(void)
 {
 	assert_int_equal(with.got_len, 0);
-	assert_int_equal(with.theirs->wire_len, 0);
+	assert_int_equal(with.pair.theirs->wire_len, 0);
 }
 
 static inline void they_get(const char *front, const char *header, size_t len)

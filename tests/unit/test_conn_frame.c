@@ -180,7 +180,7 @@ static void peer_sends(uint8_t type, const void *content, size_t len)
 	memcpy(keys.key, with.peer_keys.key, sizeof(keys.key));
 	memcpy(keys.iv, with.peer_keys.iv, sizeof(keys.iv));
 	bytes = fake_seal(&keys, type, span_make(content, len), record);
-	assert_int_equal(write(with.peer_fd, record, bytes), (ssize_t)bytes);
+	assert_int_equal(write(with.pair.peer_fd, record, bytes), (ssize_t)bytes);
 	run();
 }
 
@@ -210,7 +210,7 @@ static void test_key_update(void **state)
 			they_get("NOOP\r\n", "", 0);
 		}
 		assert_false(with.conn->owes_key_update);
-		assert_true(with.theirs->tls.keys_changed);
+		assert_true(with.pair.theirs->tls.keys_changed);
 		assert_int_equal(with.conn->seal[TX].sequence, round == 0 ? 0 : 1);
 		assert_true(conn_frame_begin(with.conn, 0));
 		conn_frame_add(with.conn, span_make(text, 65536));
@@ -231,7 +231,7 @@ static void test_alert(void **state)
 		conn_frame_add(with.conn, span_make(text, 30000));
 		if (is_whole)
 			conn_frame_end(with.conn, span_of("BDAT 30000\r\n"));
-		assert_int_equal(write(with.peer_fd, "EHLO client\r\n", 13), 13);
+		assert_int_equal(write(with.pair.peer_fd, "EHLO client\r\n", 13), 13);
 		run();
 		assert_int_equal(with.ends, 1);
 		/* Nor does anything follow it. */
@@ -241,7 +241,7 @@ static void test_alert(void **state)
 		they_read();
 		assert_int_equal(with.got_len, 0);
 		assert_int_equal(with.status, TLS_FAILED);
-		assert_non_null(strstr(tls_error(&with.theirs->tls), "unexpected message"));
+		assert_non_null(strstr(tls_error(&with.pair.theirs->tls), "unexpected message"));
 		with_close();
 	}
 }
@@ -293,10 +293,10 @@ static void test_none(void **state)
 	(void)state;
 	with_begin();
 	for (unsigned i = 0; i < BULK_BUFFERS; i++)
-		assert_non_null(taken[i] = iobuf_take_bulk(&with.net.bufs));
+		assert_non_null(taken[i] = iobuf_take_bulk(&with.pair.net.bufs));
 	assert_int_equal(conn_frame_room(with.conn, 0), 0);
 	assert_false(conn_frame_begin(with.conn, 0));
-	iobuf_put(&with.net.bufs, &taken[0]);
+	iobuf_put(&with.pair.net.bufs, &taken[0]);
 	assert_true(conn_frame_room(with.conn, 0) > 65536);
 	/* Too much in front. */
 	assert_int_equal(conn_frame_room(with.conn, 5000), 0);
@@ -305,7 +305,7 @@ static void test_none(void **state)
 	conn_flush_now(with.conn);
 	they_get("", "", 5000);
 	for (unsigned i = 1; i < BULK_BUFFERS; i++)
-		iobuf_put(&with.net.bufs, &taken[i]);
+		iobuf_put(&with.pair.net.bufs, &taken[i]);
 	/* Other record layers have none. */
 	with.conn->tx = &record_plain;
 	assert_int_equal(conn_frame_room(with.conn, 0), 0);

@@ -163,7 +163,7 @@ static void test_end(void **state)
 	is = (struct long_case){
 		.is_bulk = true, .type = RECORD_DATA, .content = "", .content_len = 0};
 	long_open(&is);
-	assert_int_equal(shutdown(with.peer_fd, SHUT_WR), 0);
+	assert_int_equal(shutdown(with.pair.peer_fd, SHUT_WR), 0);
 	run();
 	assert_int_equal(with.ends, 0);
 	long_take();

@@ -35,7 +35,7 @@ static void test_pieces(void **state)
 /* Does a whole record lie in what the peer has received? */
 static bool they_have_record(void)
 {
-	const struct span wire = span_make(with.theirs->wire, with.theirs->wire_len);
+	const struct span wire = span_make(with.pair.theirs->wire, with.pair.theirs->wire_len);
 	const int len = tls_record_length(wire);
 
 	return len > 0 && (size_t)len <= wire.len;
@@ -44,14 +44,14 @@ static bool they_have_record(void)
 /* All that lies in the socket; returns its text's length. */
 static size_t they_get_all(char *out, size_t out_bytes)
 {
-	struct tls_peer *peer = with.theirs;
+	struct tls_peer *peer = with.pair.theirs;
 	uint8_t record[TLS_RECORD_BYTES_MAX];
 	size_t len = 0;
 	ssize_t got;
 
 	do {
-		got = recv(with.peer_fd, peer->wire + peer->wire_len, WIRE_BYTES - peer->wire_len,
-			MSG_DONTWAIT);
+		got = recv(with.pair.peer_fd, peer->wire + peer->wire_len,
+			WIRE_BYTES - peer->wire_len, MSG_DONTWAIT);
 		peer->wire_len += got > 0 ? (size_t)got : 0;
 		while (they_have_record()) {
 			const size_t bytes = peer_take(peer, record);
@@ -153,7 +153,7 @@ static void test_key_update(void **state)
 		run();
 		assert_int_equal(they_get(out, sizeof(out), &len), TLS_DONE);
 		assert_int_equal(len, 5);
-		assert_int_equal(with.theirs->tls.keys_changed, i > 0);
+		assert_int_equal(with.pair.theirs->tls.keys_changed, i > 0);
 	}
 	assert_int_equal(with.ends, 0);
 	/* One with something behind it, under the same key. */
@@ -217,7 +217,7 @@ static void test_ends(void **state)
 	/* A FIN, with a record that has come in part: none of it is text. */
 	with_open("TLS_AES_256_GCM_SHA384", true);
 	send_bytes((const uint8_t *)"\x17\3\3\0\x20secret", 11);
-	assert_int_equal(shutdown(with.peer_fd, SHUT_WR), 0);
+	assert_int_equal(shutdown(with.pair.peer_fd, SHUT_WR), 0);
 	run();
 	expect_text("");
 	assert_int_equal(with.ends, 1);
@@ -267,13 +267,11 @@ static void test_close(void **state)
 	run();
 	assert_int_equal(they_get(out, sizeof(out), &len), TLS_DONE);
 	assert_int_equal(len, 5);
-	(void)close(with.peer_fd);
+	(void)close(with.pair.peer_fd);
+	with.pair.peer_fd = -1;
 	run();
 	assert_true(with.is_closed);
-	loop_destroy(&with.loop);
-	conn_net_destroy(&with.net);
-	peer_close(&with.client);
-	peer_close(&with.server);
+	own_destroy(&with.pair);
 }
 
 #define ENOUGH_RECORDS \
