@@ -71,6 +71,15 @@ static void auto_check_stays(const struct tls_stat *before)
 	auto_check(before, 0);
 }
 
+/* Message number (from 0) is accepted, and at the next hop as it was sent. */
+static void auto_send(
+	struct client *client, struct hop *hop, const struct mail *mail, unsigned number)
+{
+	case_check(client_send(client, mail) == 250, "message %u got \"%s\"", number + 1,
+		client->last);
+	hop_check_body(hop, number, mail->body, false);
+}
+
 /* One large body, in full records or in smaller ones, and once more. */
 static void run_bulk(const struct test_case *test)
 {
@@ -86,9 +95,7 @@ static void run_bulk(const struct test_case *test)
 	auto_open(row, &client, &hop, &before);
 	body_make(&body, row->bytes);
 	for (unsigned i = 0; i < 2; i++) {
-		case_check(
-			client_send(&client, &mail) == 250, "the message got \"%s\"", client.last);
-		hop_check_body(hop, i, &body, false);
+		auto_send(&client, hop, &mail, i);
 		if (is_full)
 			auto_check_moved(&before);
 		else
@@ -120,8 +127,7 @@ static void run_small(const struct test_case *test)
 	for (unsigned i = 0; i < COUNT; i++)
 		client_ask(&client, "NOOP", "250 2.0.0");
 	body_make(&body, 3000);
-	case_check(client_send(&client, &mail) == 250, "the message got \"%s\"", client.last);
-	hop_check_body(hop, 0, &body, false);
+	auto_send(&client, hop, &mail, 0);
 	auto_check_stays(&before);
 	client_quit(&client);
 	case_finish(hop);
@@ -139,9 +145,7 @@ static void run_short(const struct test_case *test)
 	body_make(&body, 20000);
 	auto_open(test->data, &client, &hop, &before);
 	for (unsigned i = 0; i < 6; i++) {
-		case_check(
-			client_send(&client, &mail) == 250, "the message got \"%s\"", client.last);
-		hop_check_body(hop, i, &body, false);
+		auto_send(&client, hop, &mail, i);
 		client_quit(&client);
 		client_open_secured(&client, NULL);
 	}
@@ -165,9 +169,7 @@ static void run_pool(const struct test_case *test)
 			auto_check_stays(&before);
 		body_make(&body, (size_t)17000 + (size_t)777 * i);
 		mail.by_bdat = i % 2 == 1;
-		case_check(client_send(&client, &mail) == 250, "message %u got \"%s\"", i + 1,
-			client.last);
-		hop_check_body(hop, i, &body, false);
+		auto_send(&client, hop, &mail, i);
 	}
 	auto_check_moved(&before);
 	case_check(hop_count(hop, &hop->sessions) == 1, "%u sessions with the next hop, expected 1",
@@ -191,9 +193,7 @@ static void run_rekeyed(const struct test_case *test)
 	case_check(wire_update_keys(&client.wire, SSL_KEY_UPDATE_NOT_REQUESTED), "no KeyUpdate");
 	body_make(&body, 200000);
 	for (unsigned i = 0; i < 2; i++) {
-		case_check(
-			client_send(&client, &mail) == 250, "the message got \"%s\"", client.last);
-		hop_check_body(hop, i, &body, false);
+		auto_send(&client, hop, &mail, i);
 	}
 	auto_check_moved(&before);
 	client_quit(&client);
