@@ -73,7 +73,8 @@ def parse(arguments, catalogue):
     parser.add_argument("--messages", type=int, default=0, help="of one run, at the most")
     parser.add_argument("--connections", type=int, default=0,
                         help="at a time (where each subject is best)")
-    parser.add_argument("--workers", type=int, default=1, help="of Postern (1)")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)),
+                        help="of Postern (one for each processor, as by its default)")
     parser.add_argument("--ktls", default="off", help="of both legs of Postern (off)")
     parser.add_argument("--idle-sessions", type=int, default=0, help="instead of 10000")
     parser.add_argument("--drain-seconds", type=float, default=20,
@@ -190,7 +191,8 @@ class Bench:
     def options_of(self):
         return {"workers": self.args.workers, "ktls": self.args.ktls,
                 "postern": str(self.tools.postern), "processes": 300,
-                "sessions": 2000 + (self.args.idle_sessions or 10000)}
+                # Of each worker: all of them and, as the kernel deals them out unevenly, some more.
+                "sessions": 1500 + (self.args.idle_sessions or 10000) // self.args.workers}
 
     def open_station(self, stage, name):
         """A subject that carries mail, or None; why not is kept."""

@@ -153,7 +153,7 @@ class Page:
                                          there.get("packages", {}).items()))],
                 ["settings", h(f"{settings.get('repetitions')} repetitions, runs of "
                                f"{settings.get('seconds_of_a_run')} s, {settings.get('workers')} "
-                               f"worker of Postern, ktls={settings.get('ktls')}; connections: "
+                               f"workers of Postern, ktls={settings.get('ktls')}; connections: "
                                f"{settings.get('connections')}; "
                                f"{settings.get('measured_seconds', 0) / 60:.1f} minutes in all")]]
         for key, title, unit in (("cpu_loop_ms", "noise: a fixed loop", "ms"),

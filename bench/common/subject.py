@@ -186,8 +186,8 @@ class Postern(Subject):
     title = "Postern, proxy"
     durability = NONE
     inbound = outbound = f"TLS 1.3, {BOTH}"
-    notes = ("One worker: load, relay and sink share two cores. The next hop's sessions are "
-             "pooled and kept, as the peers' are: max-messages-per-connection is unlimited "
+    notes = ("One worker for each processor, as by default. The next hop's sessions are pooled "
+             "and kept, as the peers' are: max-messages-per-connection is unlimited "
              "(default: 20). No limit of sessions or rates; all else as by default, the log with "
              "one line for each message too.")
     transport = receive = send = ""  # what a queue adds to these sections
@@ -263,10 +263,11 @@ class PosternQueue(Postern):
     durability = DURABLE
     stores = True
     best_connections = 32
-    notes = ("One worker. The spool lies on the same disk as the others' queues; one flush "
-             "covers all that arrived meanwhile. Up to 20 connections to the next hop, which are "
-             "kept (max-messages-per-connection = unlimited). No limit of sessions or rates; all "
-             "else as by default.")
+    notes = ("One worker for each processor, as by default, and each has a log of its own in the "
+             "spool, which lies on the same disk as the others' queues; one flush covers all "
+             "that arrived meanwhile. Up to 20 connections to the next hop, which are kept "
+             "(max-messages-per-connection = unlimited). No limit of sessions or rates; all else "
+             "as by default.")
     transport = '\tspool-folder = "{work}/spool"\n\tspool-max-size = "16GB"\n'
     receive = "\tdeliver = queue\n\tdurability = durable\n"
     send = "\tmax-connections = 20\n"
