@@ -45,7 +45,7 @@ KINDS = {
 OVERHEAD_SECONDS = 0.3
 START_SECONDS = {"slow": 15, "resumed": 10, "main": 25}
 DRAIN_GUESS = {"postfix": 1.5, "exim": 4.0, "opensmtpd": 3.0, "postern-queue": 0.5}
-PART_SECONDS = {"commit": (20, 320), "door": (10, 120), "micro": (12, 300), "icount": (900, 900),
+PART_SECONDS = {"commit": (20, 320), "door": (10, 120), "micro": (12, 300), "icount": (400, 400),
                 "idle-kernel": (150, 150), "floor": (6, 20)}
 
 
