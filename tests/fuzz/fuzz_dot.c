@@ -5,10 +5,11 @@
  * of single bytes finds, whatever the split. What dot_write() wrote is read
  * back as the same body. And a body checked by body_check() has the same flaws.
  *
- * The first byte seeds the splits, the rest is the input.
+ * The first byte seeds the splits and chooses the way to look, the rest is the input.
  */
 
 #include "relay/smtp/dot.h"
+#include "relay/smtp/dot_walk.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -25,10 +26,12 @@ struct fuzz_result {
 
 static uint32_t fuzz_random;
 
-/* Piece lengths on both sides of a block, and many of one or two bytes. */
+/* Piece lengths on both sides of a block, many of one or two bytes, and some of many groups. */
 static size_t fuzz_piece_bytes(void)
 {
 	fuzz_random = fuzz_random * 1664525u + 1013904223u;
+	if ((fuzz_random >> 20) % 16 == 0)
+		return (fuzz_random >> 8) % 3000;
 	return (fuzz_random >> 24) % 3 == 0 ? (fuzz_random >> 16) % 200 : 1 + (fuzz_random >> 30);
 }
 
@@ -205,6 +208,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 1 || size > FUZZ_BYTES_MAX)
 		return 0;
 	fuzz_random = data[0];
+	if (!dot_walk_choose(data[0] % 3))
+		ASSERT(dot_walk_choose(0));
 	in = span_make(data + 1, size - 1);
 	fuzz_check_reading(in);
 	fuzz_check_body(in);

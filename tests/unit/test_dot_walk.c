@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * test_dot_walk.c: bodies are looked at many bytes at once. By chance, in pieces of any length,
- * they give what they give byte by byte.
+ * test_dot_walk.c: bodies are looked at many bytes at once. By chance, in pieces of any length, and
+ * with what is odd at each place, they give what they give byte by byte, in each way to look.
  */
 
 #include "relay/smtp/dot.h"
+#include "relay/smtp/dot_walk.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +14,7 @@
 
 #include <cmocka.h>
 
-enum { BODIES = 4000, BODY_BYTES = 12000, PIECE_BYTES = 900 };
+enum { BODIES = 2500, BODY_BYTES = 12000, PIECE_BYTES = 900, WAYS_MAX = 8 };
 
 static uint64_t seed = 20261129;
 
@@ -84,7 +85,7 @@ static void plain_read(const uint8_t *in, size_t len, bool has_dots, struct seen
 /* Lines of many lengths, some with what is no line. */
 static size_t make_body(uint8_t *out)
 {
-	static const uint8_t odd[] = {'\r', '\n', '.', 0, 0x80, 0xff, 'x', 'x'};
+	static const uint8_t strange[] = {'\r', '\n', '.', 0, 0x80, 0xff, 'x', 'x'};
 	const unsigned oddness = chance(4) == 0 ? 0 : 20 + chance(2000);
 	const unsigned line_max = chance(3) == 0 ? 1 + chance(2200) : 1 + chance(120);
 	size_t len = 0;
@@ -95,8 +96,9 @@ static size_t make_body(uint8_t *out)
 		if (chance(12) == 0)
 			out[len++] = '.';
 		for (size_t i = 0; i < line; i++)
-			out[len++] = oddness > 0 && chance(oddness) == 0 ? odd[chance(sizeof(odd))]
-									 : 'a';
+			out[len++] = oddness > 0 && chance(oddness) == 0
+					     ? strange[chance(sizeof(strange))]
+					     : 'a';
 		out[len++] = '\r';
 		out[len++] = '\n';
 		if (chance(200) == 0)
@@ -165,14 +167,13 @@ static void check(const struct seen *got, const struct seen *want)
 	assert_int_equal(got->flaws, want->flaws);
 }
 
-static void test_by_chance(void **state)
+static void check_by_chance(void)
 {
 	static uint8_t body[BODY_BYTES];
 	static struct seen want;
 	static struct seen got;
 	unsigned ends = 0;
 
-	(void)state;
 	for (unsigned i = 0; i < BODIES; i++) {
 		const size_t len = make_body(body);
 
@@ -189,10 +190,205 @@ static void test_by_chance(void **state)
 	assert_in_range(ends, 1, BODIES - 1);
 }
 
+/* Does this in each way that the processor has, and at last in the best. */
+static void in_each_way(void (*check_way)(void))
+{
+	unsigned ways = 0;
+
+	for (unsigned way = 0; way < WAYS_MAX; way++) {
+		if (dot_walk_choose(way)) {
+			check_way();
+			ways++;
+		}
+	}
+	print_message("%u ways to walk\n", ways);
+	assert_true(ways > 0);
+}
+
+static void test_by_chance(void **state)
+{
+	(void)state;
+	in_each_way(check_by_chance);
+}
+
+/* A body in two pieces, of which each lies in memory of just its length. */
+static void read_cut(const uint8_t *in, size_t len, size_t cut, enum how how, struct seen *seen)
+{
+	const struct span pieces[] = {span_make(in, cut), span_make(in + cut, len - cut)};
+	struct dot_reader reader;
+
+	*seen = (struct seen){.len = 0};
+	dot_reader_init(&reader);
+	for (size_t i = 0; i < COUNT_OF(pieces) && !seen->is_end; i++) {
+		uint8_t *copy = malloc(pieces[i].len + 1);
+
+		assert_non_null(copy);
+		memcpy(copy + 1, pieces[i].data, pieces[i].len);
+		if (how == CHECK)
+			body_check(&reader, span_make(copy + 1, pieces[i].len));
+		else
+			read_piece(&reader, copy + 1, pieces[i].len, how == TAKE, seen);
+		free(copy);
+	}
+	seen->flaws = reader.flaws;
+}
+
+/* In one piece, and cut at some place. */
+static void check_cuts(const uint8_t *body, size_t len, size_t cut)
+{
+	const size_t cuts[] = {len, cut < len ? cut : len};
+	static struct seen want;
+	static struct seen got;
+
+	for (size_t i = 0; i < COUNT_OF(cuts); i++) {
+		plain_read(body, len, true, &want);
+		read_cut(body, len, cuts[i], READ, &got);
+		check(&got, &want);
+		read_cut(body, len, cuts[i], TAKE, &got);
+		check(&got, &want);
+		plain_read(body, len, false, &want);
+		read_cut(body, len, cuts[i], CHECK, &got);
+		assert_int_equal(got.flaws, want.flaws);
+	}
+}
+
+static size_t put(uint8_t *out, const char *bytes, size_t len)
+{
+	memcpy(out, bytes, len);
+	return len;
+}
+
+/* Lines of text of so many bytes in all. */
+static size_t put_lines(uint8_t *out, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		out[i] = i % 78 == 77 ? '\n' : i % 78 == 76 ? '\r' : i % 13 == 5 ? '.' : 'a';
+	return len;
+}
+
+static const struct {
+	const char *bytes;
+	size_t len;
+} odd[] = {
+#define ODD(literal)                           \
+	{                                      \
+		(literal), sizeof(literal) - 1 \
+	}
+	ODD("."),
+	ODD("\r\n."),
+	ODD("\r\n.."),
+	ODD("\r\n.\r\n"),
+	ODD("\r\n.\r"),
+	ODD("\r\n.\n"),
+	ODD("\r\n.\rx"),
+	ODD("\r\n..\r\n..\r\n...\r\n\r\n..\r\n"),
+	ODD("\r\n.x\r\n\r\n.\r\n"),
+	ODD("\n."),
+	ODD("\r."),
+	ODD("\n.\r\n"),
+	ODD("\r\r\n."),
+	ODD("\r"),
+	ODD("\n"),
+	ODD("\r\n.\0"),
+	ODD("\0"),
+	ODD("\x80"),
+#undef ODD
+};
+
+/* Each oddity at each place of the first groups, behind text with dots taken out, and with not. */
+static void check_places(void)
+{
+	static uint8_t body[BODY_BYTES];
+
+	for (size_t i = 0; i < COUNT_OF(odd); i++) {
+		for (size_t at = 0; at < 600; at++) {
+			size_t len = put_lines(body, at);
+
+			if (at % 3 == 0 && at > 20)
+				(void)put(body + 6, "\r\n..", 4);
+			len += put(body + len, odd[i].bytes, odd[i].len);
+			len += put_lines(body + len, 300 + at % 7);
+			check_cuts(body, len, at + chance((unsigned)odd[i].len + 2));
+		}
+	}
+}
+
+static void test_places(void **state)
+{
+	(void)state;
+	in_each_way(check_places);
+}
+
+/* A line of about the most bytes begins at each place, with dots or without. */
+static void check_long_lines(void)
+{
+	static uint8_t body[BODY_BYTES];
+
+	for (size_t at = 0; at < 600; at++) {
+		for (size_t bytes = 997; bytes < 1001; bytes++) {
+			for (unsigned dots = 0; dots < 4; dots++) {
+				size_t len = put(body, "..\r\n", 4);
+
+				len += put_lines(body + len, at);
+				len += put(body + len, "\r\n..", (dots & 1) != 0 ? 3 : 2);
+				memset(body + len, 'b', bytes);
+				len += bytes;
+				len += put(body + len, "\r\n..c\r\n", (dots & 2) != 0 ? 7 : 2);
+				len += put_lines(body + len, 400);
+				check_cuts(body, len, chance((unsigned)len));
+			}
+		}
+	}
+}
+
+static void test_long_lines(void **state)
+{
+	(void)state;
+	in_each_way(check_long_lines);
+}
+
+/* Dots here and there do not cut text up; but one dot does not move all that is behind it. */
+static void check_moves(void)
+{
+	static uint8_t body[BODY_BYTES];
+	struct dot_reader reader;
+	struct span text;
+	size_t consumed;
+	size_t len = 0;
+
+	while (len < BODY_BYTES - 1200) {
+		len += put_lines(body + len, 1000);
+		len += put(body + len, "\r\n..x", 5);
+	}
+	len += put(body + len, "\r\n", 2);
+	dot_reader_init(&reader);
+	assert_int_equal(dot_take(&reader, body, len, &consumed, &text), DOT_TEXT);
+	assert_int_equal(consumed, len);
+
+	len = put(body, "a\r\n..b\r\n", 8);
+	len += put_lines(body + len, BODY_BYTES - len);
+	dot_reader_init(&reader);
+	assert_int_equal(dot_take(&reader, body, len, &consumed, &text), DOT_TEXT);
+	assert_int_equal(text.len, consumed - 1);
+	assert_in_range(consumed, DOT_MOVE_BYTES_MAX, DOT_MOVE_BYTES_MAX + 512);
+	assert_int_equal(
+		dot_take(&reader, body + consumed, len - consumed, &consumed, &text), DOT_TEXT);
+	assert_int_equal(text.len, consumed);
+}
+
+static void test_moves(void **state)
+{
+	(void)state;
+	in_each_way(check_moves);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_by_chance),
+		cmocka_unit_test(test_places),
+		cmocka_unit_test(test_long_lines),
+		cmocka_unit_test(test_moves),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
