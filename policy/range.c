@@ -266,12 +266,41 @@ static int range_prefix(const struct ip_range *range)
 	return (int)same;
 }
 
+/* As inet_ntop() does it, which takes the way over printf: each message asks for two. */
+static size_t ip_print_v4(const struct ip *ip, char *out)
+{
+	size_t len = 0;
+
+	for (unsigned i = 0; i < 4; i++) {
+		const uint8_t byte = ip->bytes[i];
+
+		if (i > 0)
+			out[len++] = '.';
+		if (byte >= 100)
+			out[len++] = (char)('0' + byte / 100);
+		if (byte >= 10)
+			out[len++] = (char)('0' + byte / 10 % 10);
+		out[len++] = (char)('0' + byte % 10);
+	}
+	return len;
+}
+
 const char *ip_print(const struct ip *ip, char *out, size_t out_bytes)
 {
 	char text[INET6_ADDRSTRLEN] = "";
+	size_t len;
 
-	(void)inet_ntop(ip->is_v6 ? AF_INET6 : AF_INET, ip->bytes, text, sizeof(text));
-	(void)snprintf(out, out_bytes, "%s", text);
+	if (ip->is_v6) {
+		(void)inet_ntop(AF_INET6, ip->bytes, text, sizeof(text));
+		len = strlen(text);
+	} else {
+		len = ip_print_v4(ip, text);
+	}
+	if (out_bytes == 0)
+		return out;
+	len = len < out_bytes ? len : out_bytes - 1;
+	memcpy(out, text, len);
+	out[len] = '\0';
 	return out;
 }
 

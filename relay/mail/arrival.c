@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/mail/arrival.h"
 
+#include "relay/base/format.h"
 #include "relay/base/limits.h"
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
@@ -176,7 +177,7 @@ struct arrival *arrival_take(
 	arrival->body = command->body;
 	arrival->params = command->params;
 	arrival->has_subject = policy->queue.tracking_log_subject;
-	(void)snprintf(arrival->fqdn, sizeof(arrival->fqdn), "%s", policy->fqdn);
+	(void)format_print(arrival->fqdn, sizeof(arrival->fqdn), "%s", policy->fqdn);
 	fields_init(&arrival->fields);
 	spool_writer_init(&arrival->writer, intake->options.spool, &arrival_writer_events);
 	arrival->sender_len = (uint32_t)command->path.len;
@@ -358,7 +359,8 @@ static size_t arrival_write_front(
 	(void)ip_print(&client->source, address, sizeof(address));
 	(void)ip_print(&client->destination, server, sizeof(server));
 	if (client->tls_version[0] != '\0')
-		(void)snprintf(tls, sizeof(tls), "%s %s", client->tls_version, client->tls_cipher);
+		(void)format_print(
+			tls, sizeof(tls), "%s %s", client->tls_version, client->tls_cipher);
 	envelope.connector = span_of(facts->connector);
 	envelope.send_connector =
 		span_of(facts->send_connector == NULL ? "" : facts->send_connector);
@@ -383,7 +385,8 @@ static bool arrival_gather(struct arrival *arrival, const struct arrival_facts *
 	if (len == 0 || !chain_add(arrival, span_make(bytes, len)))
 		return false;
 	arrival->front_len = (uint32_t)len;
-	(void)snprintf(arrival->session, sizeof(arrival->session), "%s", facts->client->session);
+	(void)format_print(
+		arrival->session, sizeof(arrival->session), "%s", facts->client->session);
 	return true;
 }
 
@@ -466,7 +469,7 @@ static void arrival_track(struct arrival *arrival, const struct envelope *envelo
 
 	if (!track_is_on())
 		return;
-	(void)snprintf(connector, sizeof(connector), "%.*s", (int)envelope->connector.len,
+	(void)format_print(connector, sizeof(connector), "%.*s", (int)envelope->connector.len,
 		(const char *)envelope->connector.data);
 	row.recipients = arrival_names(arrival, envelope);
 	if (arrival->has_subject)
@@ -517,16 +520,16 @@ static size_t arrival_reply(const struct arrival *arrival, int result, char *out
 	char name[NAME_BYTES_MAX + sizeof(id) + 4];
 
 	if (result == -ENOSPC || result == -ENOBUFS)
-		return (size_t)snprintf(
-			out, out_bytes, "452 4.3.1 Insufficient system resources\r\n");
+		return format_print(out, out_bytes, "452 4.3.1 Insufficient system resources\r\n");
 	if (result < 0)
-		return (size_t)snprintf(
+		return format_print(
 			out, out_bytes, "451 4.3.0 The message could not be stored\r\n");
 	message_id_print(arrival_id(arrival), id);
-	(void)snprintf(name, sizeof(name), "<%s@%s>", id, arrival->fqdn);
+	(void)format_print(name, sizeof(name), "<%s@%s>", id, arrival->fqdn);
 	if (arrival_is_printable(own))
-		(void)snprintf(name, sizeof(name), "%.*s", (int)own.len, (const char *)own.data);
-	return (size_t)snprintf(out, out_bytes,
+		(void)format_print(
+			name, sizeof(name), "%.*s", (int)own.len, (const char *)own.data);
+	return format_print(out, out_bytes,
 		"250 2.6.0 %s Queued mail for delivery [InternalId=%s, Hostname=%s]\r\n", name, id,
 		arrival->fqdn);
 }

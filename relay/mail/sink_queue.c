@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/mail/sink_queue.h"
 
+#include "relay/base/format.h"
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
 #include <errno.h>
@@ -288,7 +289,7 @@ static enum sink_status sink_queue_finish(struct sink *sink)
 		return SINK_FAIL;
 	}
 	message_id_print(arrival_id(queue->arrival), id);
-	(void)snprintf(queue->via, sizeof(queue->via), "queue:%s", id);
+	(void)format_print(queue->via, sizeof(queue->via), "queue:%s", id);
 	sink->via = queue->via;
 	sink_queue_enter(queue, SINK_QUEUE_COMMIT);
 	return SINK_WAIT;

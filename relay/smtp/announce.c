@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "relay/smtp/session.h"
 
+#include "relay/base/format.h"
 #include "relay/base/limits.h"
 #include "relay/base/log.h"
 #include "relay/base/stats.h"
@@ -264,14 +265,14 @@ void announce_identify(struct sink *sink, struct identity *out)
 	out->destination = client->destination;
 	out->destination_port = client->destination_port;
 	out->is_extended = client->has_proto ? client->is_extended : session->is_extended;
-	(void)snprintf(out->helo, sizeof(out->helo), "%s", session_helo(session));
-	(void)snprintf(out->session, sizeof(out->session), "%s", session->id);
+	(void)format_print(out->helo, sizeof(out->helo), "%s", session_helo(session));
+	(void)format_print(out->session, sizeof(out->session), "%s", session->id);
 	if (facts->version == NULL || client->origin == CLIENT_BY_XCLIENT)
 		return;
-	(void)snprintf(out->tls_version, sizeof(out->tls_version), "%s", facts->version);
-	(void)snprintf(out->tls_cipher, sizeof(out->tls_cipher), "%s",
+	(void)format_print(out->tls_version, sizeof(out->tls_version), "%s", facts->version);
+	(void)format_print(out->tls_cipher, sizeof(out->tls_cipher), "%s",
 		facts->cipher == NULL ? "" : facts->cipher);
-	(void)snprintf(out->server_name, sizeof(out->server_name), "%s", session->server_name);
+	(void)format_print(out->server_name, sizeof(out->server_name), "%s", session->server_name);
 	out->has_certificate = certificate != NULL;
 	out->is_verified = certificate != NULL && facts->verdict == VERDICT_VALID;
 	if (out->is_verified)

@@ -134,6 +134,26 @@ static void test_sockaddr(void **state)
 	assert_false(ip_of_sockaddr(&other, &plain));
 }
 
+/* Each byte at each place, as the C library has it, in room for all of it and for less. */
+static void test_print(void **state)
+{
+	(void)state;
+	for (unsigned byte = 0; byte < 256; byte++) {
+		for (unsigned place = 0; place < 4; place++) {
+			struct ip ip = {.bytes = {10, 200, 3, 255}};
+			char want[INET_ADDRSTRLEN], text[64];
+
+			ip.bytes[place] = (uint8_t)byte;
+			assert_non_null(inet_ntop(AF_INET, ip.bytes, want, sizeof(want)));
+			assert_string_equal(ip_print(&ip, text, sizeof(text)), want);
+			assert_string_equal(ip_print(&ip, text, strlen(want) + 1), want);
+			want[strlen(want) - 1] = '\0';
+			assert_string_equal(ip_print(&ip, text, strlen(want) + 1), want);
+			assert_string_equal(ip_print(&ip, text, 1), "");
+		}
+	}
+}
+
 static void test_families(void **state)
 {
 	const struct ip_range all4 = range_of("0.0.0.0/0"), all6 = range_of("::/0");
@@ -255,6 +275,7 @@ int main(void)
 		cmocka_unit_test(test_forms),
 		cmocka_unit_test(test_no_forms),
 		cmocka_unit_test(test_sockaddr),
+		cmocka_unit_test(test_print),
 		cmocka_unit_test(test_families),
 		cmocka_unit_test(test_zones),
 		cmocka_unit_test(test_relations_count_addresses),
