@@ -68,6 +68,24 @@ static inline size_t span_find(struct span s, uint8_t byte)
 	return at == NULL ? s.len : (size_t)(at - s.data);
 }
 
+/* Is there a byte beyond ASCII? 32 at a time, in two rows that do not wait for each other: it is
+ * asked of all of a message. */
+static inline bool span_has_high(struct span s)
+{
+	uint64_t words[4];
+	uint64_t even = 0;
+	uint64_t odd = 0;
+
+	for (; s.len >= sizeof(words); s = span_skip(s, sizeof(words))) {
+		memcpy(words, s.data, sizeof(words));
+		even |= words[0] | words[2];
+		odd |= words[1] | words[3];
+	}
+	for (size_t i = 0; i < s.len; i++)
+		odd |= s.data[i];
+	return ((even | odd) & UINT64_C(0x8080808080808080)) != 0;
+}
+
 /* Without spaces and tabs at either end. */
 static inline struct span span_trim(struct span s)
 {

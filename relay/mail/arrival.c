@@ -279,32 +279,6 @@ size_t arrival_room(struct arrival *arrival)
 	return arrival->is_broken ? SIZE_MAX : spool_room(&arrival->writer);
 }
 
-static uint64_t arrival_word(const uint8_t *at)
-{
-	uint64_t word;
-
-	memcpy(&word, at, sizeof(word));
-	return word;
-}
-
-/* 32 bytes at a time, in two rows that do not wait for each other: it is asked of all of a body. */
-static bool arrival_has_high(struct span text)
-{
-	uint64_t even = 0;
-	uint64_t odd = 0;
-	size_t at = 0;
-
-	for (; text.len - at >= 32; at += 32) {
-		const uint8_t *here = text.data + at;
-
-		even |= arrival_word(here) | arrival_word(here + 16);
-		odd |= arrival_word(here + 8) | arrival_word(here + 24);
-	}
-	for (; at < text.len; at++)
-		odd |= text.data[at];
-	return ((even | odd) & UINT64_C(0x8080808080808080)) != 0;
-}
-
 void arrival_write(struct arrival *arrival, struct span text)
 {
 	if (arrival->is_broken)
@@ -313,7 +287,7 @@ void arrival_write(struct arrival *arrival, struct span text)
 	if (!arrival->fields.is_done)
 		fields_scan(&arrival->fields, text);
 	if (!arrival->is_eight_bit)
-		arrival->is_eight_bit = arrival_has_high(text);
+		arrival->is_eight_bit = span_has_high(text);
 	spool_write(&arrival->writer, text);
 }
 

@@ -145,15 +145,6 @@ static enum fields_state fields_scan_byte(struct fields *fields, uint8_t byte)
 	UNREACHABLE();
 }
 
-static bool fields_have_high(struct span text)
-{
-	uint8_t bits = 0;
-
-	for (size_t i = 0; i < text.len; i++)
-		bits |= text.data[i];
-	return (bits & 0x80) != 0;
-}
-
 void fields_scan(struct fields *fields, struct span text)
 {
 	size_t at = 0;
@@ -165,7 +156,7 @@ void fields_scan(struct fields *fields, struct span text)
 		if (at < text.len)
 			fields_enter(fields, fields_scan_byte(fields, text.data[at++]));
 	}
-	fields->is_utf8 |= fields_have_high(span_head(text, at));
+	fields->is_utf8 |= span_has_high(span_head(text, at));
 	fields->bytes += at;
 }
 

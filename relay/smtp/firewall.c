@@ -34,6 +34,9 @@ enum firewall_act {
 	ACT_END,            /* this byte ends the header */
 };
 
+/* How much of a line that passes is passed at a time: most lines are no longer (RFC 5322 2.1.1). */
+#define PASS_BYTES 80
+
 /* Whose presence is noted, where they are not taken out. */
 #define FIREWALL_NOTED 4
 
@@ -58,12 +61,16 @@ static void firewall_enter(struct firewall *firewall, enum firewall_state state)
 
 void firewall_init(struct firewall *firewall, unsigned classes, const char *authserv_id)
 {
+	/* What is held need not be cleared: its length says what is there. */
+	memset(firewall, 0, offsetof(struct firewall, held));
+	firewall->authserv_id = authserv_id;
+	firewall->is_idn = strcasestr(authserv_id, "xn--") != NULL;
+	for (unsigned i = 0; i < COUNT_OF(firewall_names); i++) {
+		if ((classes | FIREWALL_NOTED) & firewall_names[i].class)
+			firewall->wanted |= (uint8_t)(1u << i);
+	}
 	/* What stands before the message ends in CR LF, or there is nothing. */
-	*firewall = (struct firewall){.classes = classes,
-		.authserv_id = authserv_id,
-		.is_idn = strcasestr(authserv_id, "xn--") != NULL,
-		.tail = 2,
-		.tail_saved = 2};
+	firewall->tail = firewall->tail_saved = 2;
 	/* A folded line at the very start would go on with the field that we put before it. */
 	firewall_enter(firewall, FIREWALL_START_DROP);
 }
@@ -127,7 +134,8 @@ static enum firewall_act firewall_differ(struct firewall *firewall, uint8_t byte
 /* One byte more of the name. */
 static enum firewall_act firewall_match_name(struct firewall *firewall, uint8_t byte)
 {
-	unsigned at = firewall->matched++;
+	const uint8_t lower = to_lower(byte);
+	const unsigned at = firewall->matched++;
 
 	for (unsigned i = 0; i < COUNT_OF(firewall_names); i++) {
 		const char *name = firewall_names[i].name;
@@ -135,7 +143,7 @@ static enum firewall_act firewall_match_name(struct firewall *firewall, uint8_t 
 		if (!(firewall->alive & 1u << i))
 			continue;
 		/* A prefix ends before the longer names that it begins, and decides for them. */
-		if (to_lower(byte) != (uint8_t)name[at]) {
+		if (lower != (uint8_t)name[at]) {
 			firewall->alive &= (uint8_t) ~(1u << i);
 		} else if (name[at + 1] == '\0') {
 			firewall->name = (uint8_t)i;
@@ -168,11 +176,7 @@ static enum firewall_act firewall_start(struct firewall *firewall, uint8_t byte)
 		firewall_enter(firewall, was_dropped ? FIREWALL_DROP : FIREWALL_PASS);
 		return was_dropped ? ACT_SKIP : ACT_KEEP;
 	}
-	firewall->alive = 0;
-	for (unsigned i = 0; i < COUNT_OF(firewall_names); i++) {
-		if ((firewall->classes | FIREWALL_NOTED) & firewall_names[i].class)
-			firewall->alive |= (uint8_t)(1u << i);
-	}
+	firewall->alive = firewall->wanted;
 	firewall->matched = 0;
 	firewall->depth = 0;
 	firewall->is_escaped = false;
@@ -377,12 +381,16 @@ static enum firewall_act firewall_judge(struct firewall *firewall, uint8_t byte,
  */
 static size_t firewall_pass(struct firewall *firewall, struct span text)
 {
-	size_t count = 0;
+	struct span line;
+	size_t count;
 
 	if (firewall->state != FIREWALL_PASS)
 		return 0;
-	while (count < text.len && !is_line_end(text.data[count]))
-		count++;
+	/* Not looked for farther than a line is long, or text without one of the two would be
+	 * walked once for each of the other. */
+	line = span_head(text, PASS_BYTES);
+	line = span_head(line, span_find(line, '\n'));
+	count = span_find(line, '\r');
 	if (count > 0)
 		firewall->tail = 0;
 	return count;

@@ -33,7 +33,6 @@ enum firewall_class {
 #define FIREWALL_HELD_MAX 512
 
 struct firewall {
-	unsigned classes;
 	const char *authserv_id; /* ours, compared without regard to case */
 	unsigned removed;        /* fields taken out so far */
 	bool has_auth_as;        /* X-MS-Exchange-Organization-AuthAs was there, and has passed */
@@ -41,9 +40,10 @@ struct firewall {
 	/* private */
 	bool is_idn; /* our authserv-id has an A-label */
 	uint8_t state;
-	uint8_t name;  /* which of those to look for the line begins with */
-	uint8_t alive; /* names that the bytes so far may become; bits */
-	uint8_t tail;  /* how much of CR LF CR LF has been passed on last, candidate included */
+	uint8_t name;   /* which of those to look for the line begins with */
+	uint8_t wanted; /* names to look for; bits */
+	uint8_t alive;  /* names that the bytes so far may become; bits */
+	uint8_t tail;   /* how much of CR LF CR LF has been passed on last, candidate included */
 	uint8_t tail_saved; /* the same, without the candidate */
 	bool after_cr;      /* at the start of a line: the byte before was a CR */
 	bool is_escaped;    /* the byte before was a backslash */

@@ -102,6 +102,30 @@ static void test_span_trim(void **state)
 	assert_int_equal(span_trim(nothing).len, 0);
 }
 
+/* One byte at each place of texts of each length, from each alignment. */
+static void test_span_has_high(void **state)
+{
+	uint8_t text[112];
+
+	(void)state;
+	assert_false(span_has_high(nothing));
+	memset(text, 0x7f, sizeof(text));
+	for (size_t from = 0; from < 9; from++) {
+		for (size_t len = 0; from + len < sizeof(text); len++) {
+			const struct span at = span_make(text + from, len);
+
+			text[from + len] = 0x80;
+			assert_false(span_has_high(at));
+			text[from + len] = 0x7f;
+			for (size_t i = 0; i < len; i++) {
+				text[from + i] = 0x80;
+				assert_true(span_has_high(at));
+				text[from + i] = 0x7f;
+			}
+		}
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -109,6 +133,7 @@ int main(void)
 		cmocka_unit_test(test_span_compare),
 		cmocka_unit_test(test_span_find),
 		cmocka_unit_test(test_span_trim),
+		cmocka_unit_test(test_span_has_high),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
