@@ -124,8 +124,7 @@ static inline int program_load(enum bpf_prog_type type, enum bpf_attach_type att
 		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = verdict},
 		{.code = BPF_JMP | BPF_EXIT},
 	};
-	const struct bpf_prog_load_opts options = {
-		.sz = sizeof(options), .expected_attach_type = attach};
+	struct bpf_prog_load_opts options = {.sz = sizeof(options), .expected_attach_type = attach};
 	int fd = bpf_prog_load(type, "yes", "GPL", yes, COUNT_OF(yes), &options);
 
 	assert_true(fd >= 0);

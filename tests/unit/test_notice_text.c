@@ -179,7 +179,7 @@ static void test_refused(void **state)
 	has("Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: 7bit\r\n\r\n");
 	lacks("8bit");
 	lacks("Will-Retry-Until");
-	assert_string_equal(page + strlen((char *)page) - 4, "\r\n\r\n");
+	assert_string_equal((char *)page + strlen((char *)page) - 4, "\r\n\r\n");
 }
 
 /* The reply stands there once with its code, whether or not the text has it. */
