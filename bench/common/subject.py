@@ -262,7 +262,7 @@ class PosternQueue(Postern):
     title = "Postern, queue durable"
     durability = DURABLE
     stores = True
-    best_connections = 32
+    best_connections = 16
     notes = ("One worker for each processor, as by default, and each has a log of its own in the "
              "spool, which lies on the same disk as the others' queues; one flush covers all "
              "that arrived meanwhile. Up to 20 connections to the next hop, which are kept "
