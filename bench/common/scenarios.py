@@ -11,6 +11,7 @@ MIB = 1024 * KIB
 ALL = ("direct", "postern-proxy", "postern-queue", "postern-queue-relaxed", "postfix", "exim",
        "opensmtpd", "nginx")
 STORING_PEERS = ("postfix", "exim", "opensmtpd")
+FLUSHING_PEERS = ("postfix", "exim")  # before their 250; OpenSMTPD does not
 PEERS = STORING_PEERS + ("nginx",)
 FEW = ("direct", "postern-proxy", "postern-queue", "nginx", "postfix")
 PROXIES = ("direct", "postern-proxy", "postern-queue", "nginx")

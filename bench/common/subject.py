@@ -207,7 +207,8 @@ class Postern(Subject):
     def configuration(self):
         return relay_configuration(
             (self.port, self.plain_port, self.sink_port), self.pki, self.options,
-            self.transport.format(work=self.work), self.receive, self.send)
+            self.transport.format(work=self.work), self.receive,
+            self.send.format(connections=max(1, 20 // self.options["workers"])))
 
     def start(self):
         self.on_disk()
@@ -265,12 +266,13 @@ class PosternQueue(Postern):
     best_connections = 16
     notes = ("One worker for each processor, as by default, and each has a log of its own in the "
              "spool, which lies on the same disk as the others' queues; one flush covers all "
-             "that arrived meanwhile. Up to 20 connections to the next hop, which are kept "
-             "(max-messages-per-connection = unlimited). No limit of sessions or rates; all else "
-             "as by default.")
+             "that arrived meanwhile. Up to 20 connections to the next hop, shared out among the "
+             "workers and kept (max-messages-per-connection = unlimited). No limit of sessions "
+             "or rates; all else as by default. More clients at a time than deliveries can keep up "
+             "with only make it read its mail back from the disk: it does best with 16.")
     transport = '\tspool-folder = "{work}/spool"\n\tspool-max-size = "16GB"\n'
     receive = "\tdeliver = queue\n\tdurability = durable\n"
-    send = "\tmax-connections = 20\n"
+    send = "\tmax-connections = {connections}\n"
 
 
 class PosternRelaxed(PosternQueue):
