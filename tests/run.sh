@@ -283,7 +283,7 @@ suite_power() {
 	[ "$variant" = release ] && [ -x "$crash" ] || return 0
 	run power/hold 300 tests/crash/power.sh --postern "$POSTERN" --jobs 1 --hold
 	run power/cut 600 tests/crash/power.sh --postern "$POSTERN" --rounds 50
-	run power/relaxed 300 tests/crash/power.sh --postern "$POSTERN" --durability relaxed \
+	run power/relaxed 600 tests/crash/power.sh --postern "$POSTERN" --durability relaxed \
 		--rounds 12 --jobs 1 --expect-loss
 	run power/unflushed 300 tests/crash/power.sh --model unflushed --jobs 1 --hold --expect-loss
 }
