@@ -50,7 +50,7 @@ def wait_until(true, seconds, what):
         time.sleep(0.02)
 
 
-def relay_configuration(ports, pki, options, transport="", receive="", send=""):
+def relay_configuration(ports, pki, options, transport="", receive=""):
     """Postern's: mutual TLS on both legs, a second door in clear, no limit that a benchmark could
     meet. ports: of both doors and of the next hop; the last three are lines for their sections."""
     doors = f"""	max-inbound-connection = unlimited
@@ -98,7 +98,7 @@ send-connector "inside" {{
 	trust-anchors = "{pki}/treyresearch-ca.pem"
 	ktls = {options["ktls"]}
 	max-messages-per-connection = {options["per_connection"]}
-{send}}}
+}}
 """
 
 
@@ -190,7 +190,7 @@ class Postern(Subject):
              "and kept, as the peers' are: max-messages-per-connection is unlimited "
              "(default: 20). No limit of sessions or rates; all else as by default, the log with "
              "one line for each message too.")
-    transport = receive = send = ""  # what a queue adds to these sections
+    transport = receive = ""  # what a queue adds to these sections
     best_connections = 32
 
     def __init__(self, work_dir, sink_port, pki_dir, options=None):
@@ -207,8 +207,7 @@ class Postern(Subject):
     def configuration(self):
         return relay_configuration(
             (self.port, self.plain_port, self.sink_port), self.pki, self.options,
-            self.transport.format(work=self.work), self.receive,
-            self.send.format(connections=max(1, 20 // self.options["workers"])))
+            self.transport.format(work=self.work), self.receive)
 
     def start(self):
         self.on_disk()
@@ -263,16 +262,15 @@ class PosternQueue(Postern):
     title = "Postern, queue durable"
     durability = DURABLE
     stores = True
-    best_connections = 16
+    best_connections = 64
     notes = ("One worker for each processor, as by default, and each has a log of its own in the "
              "spool, which lies on the same disk as the others' queues; one flush covers all "
-             "that arrived meanwhile. Up to 20 connections to the next hop, shared out among the "
-             "workers and kept (max-messages-per-connection = unlimited). No limit of sessions "
-             "or rates; all else as by default. More clients at a time than deliveries can keep up "
-             "with only make it read its mail back from the disk: it does best with 16.")
+             "that arrived meanwhile. Up to 100 connections of a worker to the next hop, as by "
+             "default, which are kept (max-messages-per-connection = unlimited); with 20, fewer "
+             "than its clients, mail came in faster than it went, and much of it was read back "
+             "from the disk. No limit of sessions or rates; all else as by default.")
     transport = '\tspool-folder = "{work}/spool"\n\tspool-max-size = "16GB"\n'
     receive = "\tdeliver = queue\n\tdurability = durable\n"
-    send = "\tmax-connections = {connections}\n"
 
 
 class PosternRelaxed(PosternQueue):
