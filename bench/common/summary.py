@@ -71,7 +71,11 @@ def medians(runs):
             chosen = timed
             if name in ("syscalls_per_message", "rss_kb", "pss_kb") and counting:
                 chosen = counting
-            found = spread_of(pick(run, path) for run in chosen)
+            values = [pick(run, path) for run in chosen]
+            if name in ("idle_pss_per_session", "idle_rss_per_session"):
+                # A process that has held them once keeps memory, and grows less the next time.
+                values = sorted(value for value in values if value is not None)[-1:]
+            found = spread_of(values)
             if found is not None:
                 row[name] = found
         curve = latency_curve(timed)
