@@ -191,7 +191,7 @@ class Postern(Subject):
              "(default: 20). No limit of sessions or rates; all else as by default, the log with "
              "one line for each message too.")
     transport = receive = ""  # what a queue adds to these sections
-    best_connections = 32
+    best_connections = 64
 
     def __init__(self, work_dir, sink_port, pki_dir, options=None):
         super().__init__(work_dir, sink_port, pki_dir, options)
@@ -262,7 +262,6 @@ class PosternQueue(Postern):
     title = "Postern, queue durable"
     durability = DURABLE
     stores = True
-    best_connections = 64
     notes = ("One worker for each processor, as by default, and each has a log of its own in the "
              "spool, which lies on the same disk as the others' queues; one flush covers all "
              "that arrived meanwhile. Up to 100 connections of a worker to the next hop, as by "
