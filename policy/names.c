@@ -82,15 +82,6 @@ static struct span span_without_dot(struct span text)
 	return text;
 }
 
-static bool span_is_ascii(struct span text)
-{
-	for (size_t i = 0; i < text.len; i++) {
-		if (text.data[i] >= 0x80)
-			return false;
-	}
-	return true;
-}
-
 static int domain_put(struct span ascii, char out[static DOMAIN_BYTES_MAX])
 {
 	ascii = span_without_dot(ascii);
@@ -135,7 +126,7 @@ static int domain_put_unicode(struct span domain, char out[static DOMAIN_BYTES_M
 int domain_normalize(struct span domain, char out[static DOMAIN_BYTES_MAX])
 {
 	out[0] = '\0';
-	if (span_is_ascii(domain))
+	if (!span_has_high(domain))
 		return domain_put(domain, out);
 	return domain_put_unicode(domain, out);
 }
@@ -214,7 +205,7 @@ static struct name name_of_common(struct span common, char room[static DOMAIN_BY
 	struct name name = name_of(common);
 
 	/* With its trailing dot, so that only one is taken off, in whatever script it is. */
-	if (!span_is_ascii(common)) {
+	if (span_has_high(common)) {
 		const struct span base = span_skip(common, name.is_wildcard ? 2 : 0);
 
 		name.base = domain_normalize(base, room) == 0 ? span_of(room) : (struct span){0};

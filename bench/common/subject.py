@@ -52,7 +52,7 @@ def wait_until(true, seconds, what):
 
 def relay_configuration(ports, pki, options, transport="", receive=""):
     """Postern's: mutual TLS on both legs, a second door in clear, no limit that a benchmark could
-    meet. ports: of both doors and of the next hop; the last three are lines for their sections."""
+    meet. ports: of both doors and of the next hop; the last two are lines for their sections."""
     doors = f"""	max-inbound-connection = unlimited
 	max-inbound-connection-per-source = unlimited
 	max-inbound-connection-percentage-per-source = 100

@@ -12,15 +12,6 @@
  * are risked. */
 #define EAGER_BYTES_MAX 131072
 
-static bool delivery_is_utf8(struct span text)
-{
-	for (size_t i = 0; i < text.len; i++) {
-		if (text.data[i] > 127)
-			return true;
-	}
-	return false;
-}
-
 static bool delivery_offers(const struct delivery *delivery, enum ehlo_keyword keyword)
 {
 	return (delivery->client->offer.keywords & (unsigned)keyword) != 0;
@@ -35,7 +26,7 @@ static bool delivery_needs_utf8(const struct delivery *delivery)
 	const unsigned header = ENVELOPE_SMTPUTF8 | ENVELOPE_UTF8_HEADER;
 
 	return (delivery->envelope.flags & header) == header ||
-	       delivery_is_utf8(delivery->envelope.sender);
+	       span_has_high(delivery->envelope.sender);
 }
 
 /* Finds the recipient of that index, at the cursor or behind it, and moves behind it. */
@@ -57,7 +48,7 @@ static bool delivery_has_utf8_rcpt(const struct delivery *delivery)
 
 	for (uint32_t at = 0; at < delivery->count; at++) {
 		delivery_move_to(delivery, &cursor, delivery->indexes[at], &rcpt);
-		if (delivery_is_utf8(rcpt.path))
+		if (span_has_high(rcpt.path))
 			return true;
 	}
 	return false;
@@ -110,7 +101,7 @@ static size_t delivery_compose_rcpt(const struct delivery *delivery,
 		command.params |= PARAM_NOTIFY;
 	/* RFC 6533 3: such an ORCPT is for who offers SMTPUTF8 only. */
 	if (delivery_knows_dsn(delivery) && rcpt->orcpt.len > 0 &&
-		(delivery_offers(delivery, EHLO_SMTPUTF8) || !delivery_is_utf8(rcpt->orcpt)))
+		(delivery_offers(delivery, EHLO_SMTPUTF8) || !span_has_high(rcpt->orcpt)))
 		command.params |= PARAM_ORCPT;
 	return compose_rcpt(&command, out, out_bytes);
 }
@@ -146,7 +137,7 @@ static const char *delivery_find_rcpt_obstacle(
 {
 	uint8_t line[LONG_COMMAND_LINE_BYTES_MAX];
 
-	if (delivery_is_utf8(rcpt->path) && !delivery_offers(delivery, EHLO_SMTPUTF8))
+	if (span_has_high(rcpt->path) && !delivery_offers(delivery, EHLO_SMTPUTF8))
 		return "550 5.6.7 The next hop does not take internationalized addresses";
 	if (delivery_compose_rcpt(delivery, rcpt, line, sizeof(line)) == 0)
 		return "554 5.5.4 The recipient and its parameters are too long for a command";

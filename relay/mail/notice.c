@@ -143,9 +143,8 @@ static void job_measure_header(struct job *job)
 
 	ASSERT(end != NULL);
 	job->header_bytes = (uint64_t)(end - head.data) + 4;
-	for (size_t i = 0; i < job->header_bytes; i++)
-		if (head.data[i] > 0x7f)
-			job->flags |= ENVELOPE_UTF8_HEADER | ENVELOPE_EIGHT_BIT;
+	if (span_has_high(span_head(head, job->header_bytes)))
+		job->flags |= ENVELOPE_UTF8_HEADER | ENVELOPE_EIGHT_BIT;
 }
 
 static void job_write_head(struct job *job)

@@ -20,14 +20,6 @@ static void notice_boundary(const struct notice_text *text, char out[static BOUN
 		(unsigned long long)text->random);
 }
 
-static bool span_is_ascii(struct span text)
-{
-	for (size_t i = 0; i < text.len; i++)
-		if (text.data[i] > 0x7f)
-			return false;
-	return true;
-}
-
 /*
  * A client may announce SMTPUTF8 and have no use for it; then a notice of the older kind reaches
  * senders whose server does not know the extension.
@@ -38,10 +30,10 @@ bool notice_is_utf8(const struct notice_text *text)
 
 	if ((original->flags & ENVELOPE_SMTPUTF8) == 0)
 		return false;
-	if ((original->flags & ENVELOPE_UTF8_HEADER) != 0 || !span_is_ascii(original->sender))
+	if ((original->flags & ENVELOPE_UTF8_HEADER) != 0 || span_has_high(original->sender))
 		return true;
 	for (uint32_t i = 0; i < text->rcpt_count && i < NOTICE_RCPTS_MAX; i++)
-		if (!span_is_ascii(text->rcpts[i].path) || !span_is_ascii(text->rcpts[i].orcpt))
+		if (span_has_high(text->rcpts[i].path) || span_has_high(text->rcpts[i].orcpt))
 			return true;
 	return false;
 }
@@ -353,7 +345,7 @@ static void notice_put_rcpt_fields(struct notice_page *page, const struct notice
 	notice_printf(page, "\r\n");
 	notice_put_orcpt(page, rcpt->orcpt);
 	notice_printf(page, "Final-Recipient: %s; ",
-		page->is_utf8 && !span_is_ascii(address) ? "utf-8" : "rfc822");
+		page->is_utf8 && span_has_high(address) ? "utf-8" : "rfc822");
 	notice_put_clean(page, address, NOTICE_PATH_BYTES_MAX);
 	notice_printf(
 		page, "\r\nAction: %s\r\nStatus: %s\r\n", notice_action_word(rcpt->action), status);

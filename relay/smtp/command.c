@@ -72,15 +72,6 @@ static bool command_is_word(struct span text, const char *word)
 	return span_equal_nocase(text, span_of(word));
 }
 
-static bool command_has_high(struct span text)
-{
-	for (size_t i = 0; i < text.len; i++) {
-		if (text.data[i] > 127)
-			return true;
-	}
-	return false;
-}
-
 static bool command_param_size(struct command *command, struct span value)
 {
 	return chars_to_number(value, &command->size);
@@ -288,7 +279,7 @@ static const char *command_parse_domain(struct command *command)
 
 	if (rest.len == 0)
 		return NULL;
-	if (command_has_high(rest) || !address_take_domain(&rest) || rest.len > 0)
+	if (span_has_high(rest) || !address_take_domain(&rest) || rest.len > 0)
 		return error_domain;
 	command->domain = command->argument;
 	return NULL;
@@ -356,7 +347,7 @@ enum command_status command_parse(struct span line, size_t address_bytes_max, st
 
 bool command_is_utf8(const struct command *command)
 {
-	return command_has_high(command->path) || command_has_high(command->param_text);
+	return span_has_high(command->path) || span_has_high(command->param_text);
 }
 
 const char *verb_name(enum verb verb)
